@@ -1,0 +1,1 @@
+"""The training layer: tasks, rounds and plugins on top of the overlay."""

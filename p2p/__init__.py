@@ -1,0 +1,1 @@
+"""The overlay: a libp2p wire-compatible network on trio."""

@@ -1,0 +1,35 @@
+"""A nursery for one owner: ends with its body, and fails with the one error that caused it.
+
+trio wraps every failure in an ExceptionGroup; a caller of `open_host` should see the plain error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_scope() -> AsyncIterator[trio.Nursery]:
+    """A nursery that is cancelled when the body ends.
+
+    A failure leaves as itself when it is alone (cancellations do not count), as a group otherwise.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _simplify(group) from None
+
+
+def _simplify(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    _, rest = group.split(trio.Cancelled)
+    if rest is None:
+        return group
+    error: BaseException = rest
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""The same machines over a virtual clock and a modelled network."""
