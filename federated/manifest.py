@@ -1,0 +1,156 @@
+"""The task manifest: what a person writes to describe one training task, and its identity.
+
+The canonical form is the model's JSON with every default filled in, sorted keys and no spaces; the
+members stand in the order of their ids. The SHA-256 of these bytes is the task id, so two peers
+that read files with the same meaning are in the same task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, NewType
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from federated.errors import ManifestError
+from p2p.errors import InvalidKey
+from p2p.peer_id import PeerId
+
+TaskId = NewType("TaskId", bytes)
+
+MAX_MANIFEST = 1 << 16  # bytes; 64 members take about 4 KiB, settings are small
+MAX_MEMBERS = 64  # peers; up to here every member checks every update
+MAX_ROUNDS = 10_000  # rounds; bounds the journal and the report of one task
+MAX_SEED = (1 << 53) - 1  # the largest integer that every JSON reader keeps exact, RFC 8259 section 6
+MAX_DEADLINE = 86_400.0  # seconds; a phase that lasts longer than a day is a mistake
+MAX_UPDATE = 1 << 30  # bytes of one update, held in memory once per member
+MAX_PATH = 3  # steps; `trainer.settings.lr` is the longest name of a field
+
+_PluginName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+_Deadline = Annotated[float, Field(gt=0, le=MAX_DEADLINE)]
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PluginRef(_Model):
+    """A plugin by its entry-point name, and the keyword arguments it is made with."""
+
+    name: _PluginName
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class RoundPolicy(_Model):
+    """When a phase of a round ends, and when a round counts."""
+
+    train_deadline_s: _Deadline = 60.0  # from the start of a round to the last commit
+    phase_deadline_s: _Deadline = 10.0  # of every other phase
+    quorum: _Share = 1.0  # share of the live members that ends a phase before its deadline
+    min_updates: _Share = 0.5  # share of all members; with fewer updates the round is skipped
+
+
+class TaskManifest(_Model):
+    """One training task: who takes part, which plugins do the work, how a round goes."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
+    members: Sequence[str]
+    preprocessor: PluginRef
+    trainer: PluginRef
+    aggregator: PluginRef
+    validator: PluginRef
+    policy: RoundPolicy = RoundPolicy()
+    max_update_bytes: Annotated[int, Field(ge=1, le=MAX_UPDATE)] = 1 << 26
+
+    @field_validator("members")
+    @classmethod
+    def _unique_peer_ids(cls, members: Sequence[str]) -> tuple[str, ...]:
+        """The members as base58 text in the order of their ids, whatever form they came in."""
+        if not 1 <= len(members) <= MAX_MEMBERS:
+            raise ValueError(f"a task has 1 to {MAX_MEMBERS} members, not {len(members)}")
+        try:
+            peers = sorted(PeerId.parse(text) for text in members)
+        except InvalidKey as exc:
+            raise ValueError(str(exc)) from exc
+        for peer, following in pairwise(peers):
+            if peer == following:
+                raise ValueError(f"{peer} is listed twice")
+        return tuple(str(peer) for peer in peers)
+
+    @cached_property
+    def peer_ids(self) -> tuple[PeerId, ...]:
+        """The members' ids, sorted; a member's place here is its index in the task."""
+        return tuple(PeerId.parse(text) for text in self.members)
+
+    @cached_property
+    def task_id(self) -> TaskId:
+        """SHA-256 of the canonical bytes."""
+        return TaskId(hashlib.sha256(self.canonical()).digest())
+
+    def canonical(self) -> bytes:
+        """The canonical JSON, UTF-8; `parse_manifest` reads it back."""
+        value = self.model_dump(mode="json")
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+
+
+def parse_manifest(data: bytes) -> TaskManifest:
+    """The manifest in JSON `data`. Raises `ManifestError` with one line that names the field."""
+    if len(data) > MAX_MANIFEST:
+        raise ManifestError(f"{len(data)} bytes are over the limit of {MAX_MANIFEST}")
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        if not isinstance(value, dict):
+            raise ManifestError("not a JSON object")
+        return TaskManifest.model_validate(value)
+    except ManifestError:
+        raise
+    except ValidationError as exc:
+        raise ManifestError(first_problem(exc)) from exc
+    except RecursionError as exc:
+        raise ManifestError("not JSON: nested too deeply") from exc
+    except ValueError as exc:  # JSONDecodeError, UnicodeDecodeError, and what the two hooks raise
+        raise ManifestError(f"not JSON: {exc}") from exc
+
+
+def load_manifest(path: Path) -> TaskManifest:
+    """The manifest in a file. Raises `ManifestError` with one line that names file and field."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_MANIFEST + 1)
+    except OSError as exc:
+        raise ManifestError(f"cannot read task file {path}: {exc.strerror or exc}") from exc
+    try:
+        return parse_manifest(data)
+    except ManifestError as exc:
+        raise ManifestError(f"task file {path}: {exc}") from exc
+
+
+def first_problem(exc: ValidationError) -> str:
+    """The first problem that pydantic found, in one line: field, what is wrong, how many more."""
+    errors = exc.errors(include_url=False)
+    steps = errors[0]["loc"][:MAX_PATH]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    text = errors[0]["msg"].removeprefix("Value error, ")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{path.lstrip('.')}: {text}{more}" if path else text + more
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ManifestError(f"{next(name for name in names if names.count(name) > 1)}: is given twice")
+    return value
+
+
+def _no_constant(text: str) -> object:
+    raise ManifestError(f"not JSON: {text} is not a number")

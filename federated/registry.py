@@ -1,0 +1,136 @@
+"""Finds plugins by name among the installed packages, and makes them with their settings.
+
+Only what a task names is imported. Every failure is a `PluginError` with one line for a person:
+a name nobody installed, a name that is not enabled here, a package that is missing, a wrong setting.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from federated.errors import PluginError
+from federated.manifest import PluginRef, TaskManifest
+from federated.plugin import Aggregator, Preprocessor, Trainer, Validator
+
+GROUP = "federated.plugins"
+KINDS: dict[str, type] = {
+    "preprocessor": Preprocessor,
+    "trainer": Trainer,
+    "aggregator": Aggregator,
+    "validator": Validator,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPlugins:
+    """The four plugins of one task, made with their settings."""
+
+    preprocessor: Preprocessor
+    trainer: Trainer
+    aggregator: Aggregator
+    validator: Validator
+
+
+class Registry:
+    """The installed plugins, or with `allowed` only those of them that were enabled by name."""
+
+    def __init__(
+        self, allowed: Sequence[str] | None = None, installed: Iterable[EntryPoint] | None = None
+    ) -> None:
+        """`installed` defaults to every entry point of the group. Raises `PluginError`."""
+        found = entry_points(group=GROUP) if installed is None else installed
+        self._installed: dict[str, list[EntryPoint]] = {}
+        for point in sorted(found, key=lambda point: (point.name, point.value)):
+            self._installed.setdefault(point.name, []).append(point)
+        self._allowed = None if allowed is None else frozenset(allowed)
+        unknown = sorted(set(allowed or ()) - set(self._installed))
+        if unknown:
+            raise PluginError(
+                f"no plugin {unknown[0]!r} is installed; there are: {_listing(self._installed)}"
+            )
+
+    def names(self) -> list[str]:
+        """The names that a task may use here, sorted."""
+        return [name for name in self._installed if self._allowed is None or name in self._allowed]
+
+    def load(self, manifest: TaskManifest) -> TaskPlugins:
+        """The plugins of a task. Raises `PluginError` for the first that cannot be had."""
+        return TaskPlugins(
+            preprocessor=self.create("preprocessor", manifest.preprocessor),
+            trainer=self.create("trainer", manifest.trainer),
+            aggregator=self.create("aggregator", manifest.aggregator),
+            validator=self.create("validator", manifest.validator),
+        )
+
+    def create(self, kind: str, ref: PluginRef) -> Any:
+        """The plugin `ref` names, made with its settings. Raises `PluginError`."""
+        name = ref.name
+        if name not in self._installed:
+            raise PluginError(f"no {kind} {name!r} is installed; there are: {_listing(self._of_kind(kind))}")
+        if self._allowed is not None and name not in self._allowed:
+            raise PluginError(f"plugin {name!r} is not enabled here: add --plugin {name}")
+        factory = self._import(name)
+        found = getattr(factory, "kind", None)
+        if found != kind:
+            raise PluginError(f"plugin {name!r} is a {found or 'class without a kind'}, not a {kind}")
+        plugin = _make(name, factory, ref.settings)
+        if not isinstance(plugin, KINDS[kind]):
+            raise PluginError(f"plugin {name!r} lacks a method of a {kind}")
+        return plugin
+
+    def _import(self, name: str) -> Any:
+        points = self._installed[name]
+        if len({point.value for point in points}) > 1:
+            raise PluginError(f"plugin {name!r} is installed twice: {_listing(p.value for p in points)}")
+        try:
+            return points[0].load()
+        except ModuleNotFoundError as exc:
+            raise _missing(name, exc) from exc
+        except Exception as exc:  # a stranger's module may raise anything while it is imported
+            raise PluginError(f"plugin {name!r} cannot be imported: {_line(exc)}") from exc
+
+    def _of_kind(self, kind: str) -> list[str]:
+        """The names of this kind that can be imported; only an error message wants to know."""
+        found = []
+        for name in self._installed:
+            try:
+                factory = self._import(name)
+            except PluginError:
+                continue
+            if getattr(factory, "kind", None) == kind:
+                found.append(name)
+        return found
+
+
+def _make(name: str, factory: Any, settings: dict[str, Any]) -> Any:
+    try:
+        inspect.signature(factory).bind(**settings)
+    except TypeError as exc:
+        raise PluginError(f"plugin {name!r}: {exc}; it takes {_settings_of(factory)}") from exc
+    try:
+        return factory(**settings)
+    except ModuleNotFoundError as exc:
+        raise _missing(name, exc) from exc
+    except (PluginError, ValueError, TypeError) as exc:
+        raise PluginError(f"plugin {name!r}: {_line(exc)}") from exc
+
+
+def _missing(name: str, exc: ModuleNotFoundError) -> PluginError:
+    return PluginError(f"plugin {name!r} needs the package {exc.name!r}, which is not installed")
+
+
+def _settings_of(factory: Any) -> str:
+    return _listing(inspect.signature(factory).parameters) or "no settings"
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _line(exc: BaseException) -> str:
+    """The error in one line: its first, or its type when it says nothing."""
+    return (str(exc).splitlines() or [type(exc).__name__])[0]
