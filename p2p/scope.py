@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import trio
 
@@ -33,3 +34,17 @@ def _simplify(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+class Closable(Protocol):
+    """Whatever has an `aclose`."""
+
+    async def aclose(self) -> None:
+        """Releases the resource."""
+
+
+async def close_forcefully(resource: Closable) -> None:
+    """Closes without waiting for the other side, even when the caller is being cancelled."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await resource.aclose()

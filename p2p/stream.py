@@ -29,6 +29,33 @@ class ByteStream(Protocol):
         """Closes both directions. Never raises `ConnectionLost`; safe to repeat."""
 
 
+class Listener(Protocol):
+    """A place where a transport takes inbound connections."""
+
+    @property
+    def addresses(self) -> list[Multiaddr]:
+        """What others can dial: the real port, and every interface for a wildcard address."""
+
+    async def accept(self) -> tuple[ByteStream, Multiaddr]:
+        """The next inbound stream and the address it comes from. Raises `ConnectionLost` once closed."""
+
+    async def aclose(self) -> None:
+        """Stops listening; accepted streams live on."""
+
+
+class Transport(Protocol):
+    """A way to reach addresses of one kind."""
+
+    def can_dial(self, address: Multiaddr) -> bool:
+        """Whether this transport understands `address`."""
+
+    async def dial(self, address: Multiaddr) -> ByteStream:
+        """A stream to `address`. The caller sets the deadline. Raises `ConnectionLost`."""
+
+    async def listen(self, address: Multiaddr) -> Listener:
+        """Listens on `address`. Raises `AddressInUse`, `InvalidAddress`."""
+
+
 class SecureStream(ByteStream, Protocol):
     """A `ByteStream` that is encrypted and whose other end is proven to be `remote_peer`."""
 

@@ -1,0 +1,295 @@
+"""A host: an identity, its connections, and the handlers of the protocols that it speaks.
+
+`open_host` owns every task of the host. An inbound stream comes from yamux to `_serve_stream`, which
+agrees on the protocol and starts the handler in the connection's nursery.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+from multiaddr import Multiaddr
+
+from p2p import identify, multistream, ping
+from p2p.config import HostConfig
+from p2p.errors import ConnectionLost, LocalProtocolError, P2PError
+from p2p.events import HostEvent, PeerConnected, PeerDisconnected, PeerIdentified
+from p2p.keys import KeyPair
+from p2p.peer_id import PeerId
+from p2p.peerstore import TTL_CONNECTED, PeerStore
+from p2p.scope import open_scope
+from p2p.stream import Connection, Stream, StreamHandler, Transport
+from p2p.swarm import Swarm, SwarmConnection
+from p2p.transport import TcpTransport
+from p2p.yamux import YamuxStream
+
+logger = logging.getLogger(__name__)
+
+EVENT_BUFFER = 4096  # events a subscriber may lag behind; a peer causes two or three
+CLOSE_GRACE = 1.0  # seconds to say goodbye
+
+
+class Host:
+    """One peer of the overlay. Made by `open_host`."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        key: KeyPair,
+        transports: Sequence[Transport],
+        rng: random.Random,
+        config: HostConfig,
+    ) -> None:
+        self.key = key
+        self.peer_id = PeerId.from_public_key(key.public)
+        self.rng = rng
+        self.peerstore = PeerStore(trio.current_time)
+        self._nursery = nursery
+        self._config = config
+        self._handlers: dict[str, StreamHandler] = {}
+        self._handlers_changed = trio.Event()
+        self._identified: dict[PeerId, PeerIdentified] = {}
+        self._subscribers: list[trio.MemorySendChannel[HostEvent]] = []
+        self._swarm = Swarm(
+            nursery=nursery,
+            key=key,
+            transports=transports,
+            config=config,
+            serve=self._serve_connection,
+            notify=self._notify,
+        )
+        self.handle(ping.PROTOCOL, ping.PingService().serve)
+        self.handle(identify.PROTOCOL, self._answer_identify)
+        self.handle(identify.PUSH_PROTOCOL, self._receive_push)
+
+    # Handlers and streams
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Lets `handler(stream)` serve inbound streams of `protocol`.
+
+        It runs as a task of the connection: an exception resets its stream, and when it returns the
+        stream is closed. Raises `LocalProtocolError` when the protocol is taken.
+        """
+        if protocol in self._handlers:
+            raise LocalProtocolError(f"{protocol} already has a handler")
+        self._handlers[protocol] = handler
+        self._handlers_changed.set()
+
+    def unhandle(self, protocol: str) -> None:
+        """Stops serving `protocol`; streams that are open live on."""
+        self._handlers.pop(protocol, None)
+        self._handlers_changed.set()
+
+    async def open_stream(self, peer: PeerId, protocols: Sequence[str]) -> Stream:
+        """A stream to `peer` that speaks the first of `protocols` that it knows; dials when needed.
+
+        Raises `DialFailed`, `NegotiationFailed`, `ConnectionLost`.
+        """
+        connection = await self._swarm.connect(peer, self.peerstore.addresses(peer))
+        return await self._open_stream_on(connection, protocols)
+
+    # Connections
+
+    def addresses(self) -> list[Multiaddr]:
+        """Where others can dial us, without /p2p/."""
+        return self._swarm.listen_addresses
+
+    async def listen(self, address: Multiaddr) -> None:
+        """Accepts connections on `address` from now on. Raises `AddressInUse`, `InvalidAddress`."""
+        await self._swarm.listen(address)
+
+    async def connect(self, peer: PeerId, addresses: Sequence[Multiaddr] = ()) -> None:
+        """Makes sure that there is a connection to `peer`. Raises `DialFailed`.
+
+        `addresses` are tried first, then those of the peerstore.
+        """
+        known = self.peerstore.addresses(peer)
+        await self._swarm.connect(peer, list(dict.fromkeys([*addresses, *known])))
+
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether there is a connection to `peer`."""
+        return peer in self._swarm.connections
+
+    def peers(self) -> list[PeerId]:
+        """Everybody that we are connected to, in the order of their coming."""
+        return list(self._swarm.connections)
+
+    def connection(self, peer: PeerId) -> Connection | None:
+        """The connection to `peer`, or None."""
+        return self._swarm.connections.get(peer)
+
+    # Events
+
+    @contextmanager
+    def events(self) -> Iterator[trio.MemoryReceiveChannel[HostEvent]]:
+        """A channel of what is (as if it happened now) and then of what changes.
+
+        A subscriber that falls 4096 events behind is cut off: its channel ends.
+        """
+        send, receive = trio.open_memory_channel[HostEvent](EVENT_BUFFER)
+        for peer, connection in self._swarm.connections.items():
+            send.send_nowait(PeerConnected(peer=peer, outbound=connection.outbound))
+            if peer in self._identified:
+                send.send_nowait(self._identified[peer])
+        self._subscribers.append(send)
+        try:
+            yield receive
+        finally:
+            if send in self._subscribers:
+                self._subscribers.remove(send)
+            send.close()
+            receive.close()
+
+    async def wait_for_peer(self, peer: PeerId) -> PeerIdentified:
+        """Returns once `peer` is connected and has said what it speaks."""
+        with self.events() as events:
+            async for event in events:
+                if isinstance(event, PeerIdentified) and event.peer == peer:
+                    return event
+        raise LocalProtocolError("the host is closed")
+
+    def _notify(self, event: HostEvent) -> None:
+        match event:
+            case PeerIdentified():
+                self._identified[event.peer] = event
+            case PeerDisconnected():
+                self._identified.pop(event.peer, None)
+            case PeerConnected():
+                pass
+        for subscriber in list(self._subscribers):
+            try:
+                subscriber.send_nowait(event)
+            except trio.WouldBlock:
+                logger.error("an event subscriber is %d events behind and is cut off", EVENT_BUFFER)
+                self._subscribers.remove(subscriber)
+                subscriber.close()
+
+    # One connection, one stream
+
+    async def _serve_connection(self, connection: SwarmConnection) -> None:
+        async with open_scope() as nursery:
+            nursery.start_soon(self._identify, connection)
+            await connection.muxed.run(self._serve_stream)
+
+    async def _serve_stream(self, stream: YamuxStream) -> None:
+        with trio.fail_after(self._config.negotiation_timeout):
+            stream.protocol = await multistream.handle(stream, self._handlers.__contains__)
+        await self._handlers[stream.protocol](stream)
+        await stream.aclose()
+
+    async def _open_stream_on(self, connection: SwarmConnection, protocols: Sequence[str]) -> Stream:
+        with trio.move_on_after(self._config.negotiation_timeout):
+            stream = await connection.muxed.open_stream()
+            try:
+                stream.protocol = await multistream.select(stream, protocols)
+            except BaseException:
+                stream.reset()
+                raise
+            return stream
+        raise ConnectionLost(
+            f"{connection.peer} did not answer within {self._config.negotiation_timeout:g} s"
+        )
+
+    # Identify
+
+    def _own_info(self, connection: Connection | None) -> identify.PeerInfo:
+        return identify.PeerInfo(
+            public_key=self.key.public,
+            listen=tuple(self.addresses()),
+            protocols=tuple(self._handlers),
+            observed=connection.remote_address if connection is not None else None,
+            agent=self._config.agent,
+        )
+
+    async def _identify(self, connection: SwarmConnection) -> None:
+        """Asks the other end of a new connection who it is."""
+        with trio.move_on_after(self._config.identify_timeout):
+            try:
+                stream = await self._open_stream_on(connection, [identify.PROTOCOL])
+                try:
+                    info = await identify.receive_info(stream)
+                    await stream.aclose()
+                except BaseException:
+                    stream.reset()
+                    raise
+                self._learn(connection.peer, info)
+            except P2PError as exc:
+                logger.info("%s does not identify itself: %s", connection.peer, exc)
+
+    async def _answer_identify(self, stream: Stream) -> None:
+        with trio.fail_after(self._config.identify_timeout):
+            await identify.send_info(stream, self._own_info(self.connection(stream.peer)))
+
+    async def _receive_push(self, stream: Stream) -> None:
+        with trio.fail_after(self._config.identify_timeout):
+            self._learn(stream.peer, await identify.receive_info(stream))
+
+    def _learn(self, peer: PeerId, info: identify.PeerInfo) -> None:
+        """Takes what `peer` said of itself; what it left out is unchanged."""
+        if info.listen:
+            self.peerstore.replace_addresses(peer, info.listen, TTL_CONNECTED)
+        if info.protocols:
+            self.peerstore.set_protocols(peer, info.protocols)
+        if self.is_connected(peer):
+            protocols = self.peerstore.protocols(peer)
+            self._notify(PeerIdentified(peer=peer, protocols=protocols, agent=info.agent))
+
+    async def _push_changes(self) -> None:
+        """Tells connected peers whenever our protocols change."""
+        while True:
+            await self._handlers_changed.wait()
+            self._handlers_changed = trio.Event()
+            for peer in self.peers():
+                if identify.PUSH_PROTOCOL in self.peerstore.protocols(peer):
+                    self._nursery.start_soon(self._push, peer)
+
+    async def _push(self, peer: PeerId) -> None:
+        with trio.move_on_after(self._config.identify_timeout):
+            try:
+                connection = self._swarm.connections[peer]
+                stream = await self._open_stream_on(connection, [identify.PUSH_PROTOCOL])
+                try:
+                    await identify.send_info(stream, self._own_info(connection))
+                    await stream.aclose()
+                except BaseException:
+                    stream.reset()
+                    raise
+            except (P2PError, KeyError) as exc:
+                logger.debug("cannot push our protocols to %s: %s", peer, exc)
+
+
+@asynccontextmanager
+async def open_host(
+    *,
+    key: KeyPair | None = None,
+    listen: Sequence[Multiaddr] = (),
+    transports: Sequence[Transport] | None = None,
+    rng: random.Random | None = None,
+    config: HostConfig | None = None,
+) -> AsyncIterator[Host]:
+    """A running host, listening on `listen`; at the end it says goodbye to its peers.
+
+    Without `key` it has a fresh identity; without `transports` it speaks TCP. Services that
+    register handlers may be opened first and `host.listen` called then. Raises `AddressInUse`,
+    `InvalidAddress`.
+    """
+    async with open_scope() as nursery:
+        host = Host(
+            nursery,
+            key or KeyPair.generate(),
+            [TcpTransport()] if transports is None else transports,
+            rng or random.Random(),
+            config or HostConfig(),
+        )
+        nursery.start_soon(host._push_changes)
+        try:
+            for address in listen:
+                await host.listen(address)
+            yield host
+        finally:
+            with trio.move_on_after(CLOSE_GRACE, shield=True):
+                await host._swarm.aclose()

@@ -1,0 +1,57 @@
+"""What a peer tells the person or program that runs it: one event a line, on stdout.
+
+With `as_json` every line is one JSON object with an "event"; otherwise it is a sentence.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+Event = Mapping[str, Any]
+
+
+class Reporter:
+    """Writes events to `out`, each at once and whole."""
+
+    def __init__(self, out: TextIO, *, as_json: bool) -> None:
+        self._out = out
+        self._as_json = as_json
+
+    def __call__(self, event: Event) -> None:
+        """Writes `event`. Raises `BrokenPipeError` when nobody reads any more."""
+        line = json.dumps(event, ensure_ascii=False) if self._as_json else describe(event)
+        self._out.write(line + "\n")
+        self._out.flush()
+
+
+def describe(event: Event) -> str:
+    """`event` as a sentence."""
+    match event["event"]:
+        case "listening":
+            return "\n".join(f"listening on {address}" for address in event["addrs"])
+        case "connected":
+            how = "dialed" if event["outbound"] else "accepted"
+            return f"connected to {event['peer']} ({how} {event['addr']})"
+        case "disconnected":
+            return f"disconnected from {event['peer']}"
+        case "message":
+            text = base64.b64decode(event["data"]).decode("utf-8", "backslashreplace")
+            return f"{event['topic']} {event['from']}: {text}"
+        case "round":
+            return _describe_round(event)
+        case name:
+            rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
+            return f"{name} {rest}".rstrip()
+
+
+def _describe_round(event: Event) -> str:
+    outcome = "skipped" if event["skipped"] else f"model {event['digest'][:16]}"
+    accuracy = event.get("accuracy")
+    quality = "" if accuracy is None else f", accuracy {accuracy:.4f}"
+    return (
+        f"round {event['round']}: {outcome} from {len(event['participants'])} peers{quality}"
+        f" in {event['seconds']:.2f} s"
+    )

@@ -1,0 +1,6 @@
+"""Transports: how a raw byte stream to another peer comes to be."""
+
+from p2p.transport.memory import MemoryNetwork, MemoryTransport
+from p2p.transport.tcp import TcpTransport
+
+__all__ = ["MemoryNetwork", "MemoryTransport", "TcpTransport"]
