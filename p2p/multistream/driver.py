@@ -1,0 +1,63 @@
+"""multistream-select over a stream: `select` for who opened it, `handle` for who accepted it.
+
+Both read exactly up to the end of the negotiation, so whatever the peer sent behind it stays in the
+stream for the protocol. The caller bounds the time, and closes or resets the stream after an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+
+from p2p.errors import ConnectionLost, NegotiationFailed
+from p2p.multistream.negotiation import Initiator, Responder
+from p2p.stream import ByteStream
+
+
+async def select(stream: ByteStream, protocols: Sequence[str]) -> str:
+    """The first of `protocols` that the peer speaks; header and first proposal are one write.
+
+    Raises `NegotiationFailed` when the peer refuses all, `RemoteProtocolError` for a wrong answer,
+    `ConnectionLost` when the stream ends before.
+    """
+    initiator = Initiator(protocols)
+    while True:
+        if data := initiator.data_to_send():
+            await stream.send_all(data)
+        if (agreed := initiator.next_event()) is not None:
+            return agreed.protocol
+        received = await stream.receive_some(initiator.wanted)
+        if not received:
+            raise ConnectionLost("the peer closed the stream before it answered which protocol it speaks")
+        initiator.receive_data(received)
+
+
+async def handle(stream: ByteStream, supported: Container[str] | Callable[[str], bool]) -> str:
+    """The protocol that the peer proposed and that is `supported`.
+
+    Raises `NegotiationFailed` when the peer gives up or ends the stream, `RemoteProtocolError` when it
+    talks nonsense, `ConnectionLost`.
+    """
+    responder = Responder(supported)
+    writable = True
+    while True:
+        if (data := responder.data_to_send()) and writable:
+            writable = await _try_send(stream, data)
+        if (agreed := responder.next_event()) is not None:
+            return agreed.protocol
+        received = await stream.receive_some(responder.wanted)
+        if not received:
+            raise NegotiationFailed("the peer ended the stream before a protocol was agreed on")
+        responder.receive_data(received)
+
+
+async def _try_send(stream: ByteStream, data: bytes) -> bool:
+    """Sends `data`; False when the peer will not read it.
+
+    No failure of the negotiation: a peer may send its proposal and its data and be gone. If there is
+    nothing left to read, reading says so.
+    """
+    try:
+        await stream.send_all(data)
+    except ConnectionLost:
+        return False
+    return True
