@@ -18,7 +18,7 @@ from pathlib import Path
 
 from p2p.blobs.merkle import CHUNK_SIZE, HASH_SIZE, MerkleTree, chunk_count, chunk_length, leaf_hash, split
 from p2p.blobs.wire import MAX_BLOB, Chunk
-from p2p.errors import LocalProtocolError
+from p2p.errors import InvalidInput, LocalProtocolError
 
 MAX_BLOBS = 4096  # blobs in one store, whatever their sizes; bounds the index, and the files of a folder
 _TEMPORARY = ".partial"
@@ -34,7 +34,7 @@ class _Entry:
 class BlobStore:
     """At most `capacity` bytes of blobs by their roots, in `directory` or in memory.
 
-    Raises `OSError` when the folder cannot be made or listed; so do the calls that touch files.
+    Raises `InvalidInput` when the folder cannot be used. The calls that touch files raise `OSError`.
     """
 
     def __init__(self, directory: Path | None, capacity: int) -> None:
@@ -44,8 +44,11 @@ class BlobStore:
         self._used = 0  # bytes
         self._lock = threading.Lock()
         if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._list_files(directory)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                self._list_files(directory)
+            except OSError as exc:
+                raise InvalidInput(f"cannot use the folder {directory}: {exc.strerror}") from exc
 
     @property
     def in_memory(self) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2p.blobs.merkle import chunk_count, chunk_length, verify_chunk
-from p2p.blobs.wire import MAX_COUNT, Answer, Chunk, Missing, Request
+from p2p.blobs.wire import MAX_COUNT, Answer, Missing, Request
 from p2p.peer_id import PeerId
 
 CHUNK_TIMEOUT = 10.0  # seconds for one chunk, dialing included; at 256 KiB the slowest holder has 26 KB/s
@@ -104,15 +104,13 @@ class Transfer:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What to do about `event`; `Complete` or `GiveUp` comes last and ends the fetch."""
+        if not isinstance(event, Begin) and [event.holder] != self._holders[:1]:
+            return []  # from one that was left before
         match event:
             case Begin():
                 return self._ask(now)
-            case Answered(holder=holder) | Failed(holder=holder) if [holder] != self._holders[:1]:
-                return []  # an answer of one that was left before
-            case Answered(answer=Chunk() as chunk):
-                return self._take(chunk, now)
-            case Answered(answer=Missing()):
-                return self._leave("does not have it", now)
+            case Answered(answer=answer):
+                return self._take(answer, now)
             case Failed(reason=reason):
                 return self._leave(reason, now)
 
@@ -133,8 +131,10 @@ class Transfer:
         request = Request(root=self._root, size=self._size, first=first, count=count)
         return [Ask(holder=self._holders[0], request=request)]
 
-    def _take(self, chunk: Chunk, now: float) -> list[Action]:
+    def _take(self, chunk: Answer, now: float) -> list[Action]:
         index = len(self._chunks)
+        if isinstance(chunk, Missing):
+            return self._leave("does not have it", now)
         if chunk.index != index or len(chunk.data) != chunk_length(self._size, index):
             return self._leave(f"sent another chunk instead of {index}", now)
         if not verify_chunk(self._root, self._count, index, chunk.data, chunk.proof):

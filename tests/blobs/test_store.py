@@ -8,7 +8,7 @@ import pytest
 from p2p.blobs import store as store_module
 from p2p.blobs.merkle import CHUNK_SIZE, blob_root, chunk_count, verify_chunk
 from p2p.blobs.store import BlobStore
-from p2p.errors import LocalProtocolError
+from p2p.errors import InvalidInput, LocalProtocolError
 from tests.blobs.support import THREE, blob
 
 CAPACITY = 4 * CHUNK_SIZE
@@ -159,3 +159,9 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     assert files(tmp_path) == []
     assert len(store) == 0
     assert store.get(store.put(THREE)) == THREE
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InvalidInput, match=r"cannot use the folder .*/file/blobs: Not a directory"):
+        BlobStore(tmp_path / "file" / "blobs", CAPACITY)

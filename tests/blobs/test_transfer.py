@@ -184,14 +184,15 @@ def test_a_fetch_ends_with_the_true_bytes_or_without_any(
             if actions:
                 ask = actions[-1]
                 assert isinstance(ask, Ask)
-                answers = holders[ask.holder](store, ask.request)
+                holder = ask.holder
+                answers = holders[holder](store, ask.request)
             answer = next(answers)
             if answer is None:
                 assert transfer.next_deadline is not None
                 now = transfer.next_deadline
                 actions = transfer.handle_timer(now)
             else:
-                actions = transfer.handle(Answered(holder=ask.holder, answer=answer), now)
+                actions = transfer.handle(Answered(holder=holder, answer=answer), now)
     assert now <= CHUNK_TIMEOUT * behaviours.count(silent)
     if isinstance(actions[-1], Complete):
         assert actions[-1].data == data
