@@ -110,10 +110,10 @@ class NoiseStream:
         Raises `ConnectionLost`, also when an earlier send was cancelled: half a frame may be out, so
         nothing can follow. Raises `LocalProtocolError` while another task is sending.
         """
-        if self._broken:
-            raise ConnectionLost("an earlier send on this connection did not finish")
         if self._sending:
             raise LocalProtocolError("another task is sending on this connection")
+        if self._broken:
+            raise ConnectionLost("an earlier send on this connection did not finish")
         self._sending = True
         self._broken = True  # until all is out
         try:

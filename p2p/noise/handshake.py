@@ -162,7 +162,7 @@ class Handshake:
             case State.AWAIT_HELLO:
                 self._send(self._identity())
                 self._state = State.AWAIT_IDENTITY
-            case State.AWAIT_IDENTITY:
+            case _:  # AWAIT_IDENTITY
                 identity = decode_payload(payload)
                 key, peer = self._verify(identity)
                 if self._initiator:
