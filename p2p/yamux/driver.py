@@ -1,0 +1,253 @@
+"""Runs a yamux session over a secured connection: one task reads, one writes, handlers do the rest.
+
+The reader never waits for a handler: what it reads goes into per-stream buffers, which the windows
+bound. Senders put frames into the session and kick the one writer task, which sends whatever waits
+as one block; a cancelled sender therefore never leaves half a frame behind.
+
+Memory of one connection: 256 KiB to read for each stream (at most 256 of them opened by the peer),
+and twice `HIGH_WATER` to send: one block on its way, one that fills up meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from p2p.errors import ConnectionLost, P2PError, RemoteProtocolError
+from p2p.peer_id import PeerId
+from p2p.scope import open_scope
+from p2p.stream import SecureStream
+from p2p.yamux import events
+from p2p.yamux.link import Link
+from p2p.yamux.session import MAX_INBOUND_STREAMS, Session
+from p2p.yamux.stream import YamuxStream
+from p2p.yamux.wire import GoAwayCode, StreamErrorCode
+
+WRITE_STALL = 10.0  # seconds for each `WRITE_UNIT`; go-yamux, ConnectionWriteTimeout
+WRITE_UNIT = 64 * 1024  # bytes; what go-yamux writes at a time
+CLOSE_GRACE = 1.0  # seconds for the last frames, and again for closing the stream beneath
+MAX_HANDLERS = MAX_INBOUND_STREAMS  # tasks; a peer that opens and resets at once piles up no more
+
+logger = logging.getLogger(__name__)
+
+
+class YamuxConnection:
+    """One muxed connection: `run` owns its tasks and the stream beneath, and all of it ends with `run`."""
+
+    def __init__(self, stream: SecureStream, *, initiator: bool) -> None:
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._stream = stream
+        self._session = Session(initiator, now=trio.current_time())
+        self._link = Link(stream.remote_peer, self._session)
+        self._parts = trio.CancelScope()  # around the reader, the writer and the clock
+        self._failure: P2PError | None = None  # what `run` raises
+        self._started = False
+        self._finished = trio.Event()
+        self._num_handlers = 0
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end."""
+        return self._link.peer
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over, or about to be."""
+        return self._link.lost is not None
+
+    @property
+    def num_streams(self) -> int:
+        """How many streams are open, half closed ones included."""
+        return self._session.num_streams
+
+    async def open_stream(self) -> YamuxStream:
+        """A new stream; waits while 256 of ours were not acked. Raises `ConnectionLost`."""
+        stream = YamuxStream(self._link, await self._link.open_stream())
+        self._link.streams[stream.id] = stream
+        self._link.kick()
+        return stream
+
+    async def aclose(self, code: int = GoAwayCode.NORMAL) -> None:
+        """Says GoAway, sends what waits for at most `CLOSE_GRACE`, and ends `run`. Safe to repeat."""
+        if not self.closed:
+            self._session.go_away(code)
+            self._link.lose("the connection was closed on this side")
+            self._link.kick()
+            try:
+                if self._started:
+                    await self._flush()
+            finally:
+                self._parts.cancel()
+        if not self._started:
+            await self._close_stream()
+        await self._finished.wait()
+
+    async def run(self, on_stream: Callable[[YamuxStream], Awaitable[None]]) -> None:
+        """Reads, writes and handles inbound streams until the connection ends.
+
+        Returns when it ended in order: by `aclose`, by the peer's normal GoAway, or at the end of the
+        bytes with no stream open. Raises `ConnectionLost` or `RemoteProtocolError` otherwise.
+        Whatever the reason: the stream beneath is closed, everybody who waits gets `ConnectionLost`,
+        and the handlers of inbound streams are cancelled.
+        """
+        if self._finished.is_set():
+            return
+        self._started = True
+        async with open_scope() as handlers:
+
+            def accept(stream: YamuxStream) -> None:
+                handlers.start_soon(self._handle, stream, on_stream)
+
+            try:
+                with self._parts:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._run_part, self._write)
+                        nursery.start_soon(self._run_part, self._keep_time)
+                        nursery.start_soon(self._run_part, partial(self._read, accept))
+            finally:
+                self._link.lose("the connection was closed")
+                await self._close_stream()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _run_part(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Runs one of the three tasks; whichever ends, ends all."""
+        try:
+            await part()
+        except P2PError as exc:
+            self._fail(exc)
+        self._link.end_output()
+        self._parts.cancel()
+
+    async def _read(self, accept: Callable[[YamuxStream], None]) -> None:
+        session = self._session
+        while data := await self._stream.receive_some():
+            self.bytes_received += len(data)
+            try:
+                session.receive_data(data, trio.current_time())
+            except RemoteProtocolError as exc:
+                self._fail(exc)
+                self._link.kick()
+                await self._flush()
+                return
+            while (event := session.next_event()) is not None:
+                self._handle_event(event, accept)
+            self._link.kick()
+        if not session.idle:
+            raise ConnectionLost(f"the peer closed the connection with {session.num_streams} open streams")
+        self._link.lose("the peer closed the connection")
+
+    def _handle_event(self, event: events.Event, accept: Callable[[YamuxStream], None]) -> None:
+        streams = self._link.streams
+        match event:
+            case events.DataReceived(stream_id=stream_id, data=data):
+                if stream := streams.get(stream_id):
+                    stream.receive_data(data)
+            case events.WindowOpened(stream_id=stream_id):
+                if stream := streams.get(stream_id):
+                    stream.wake()
+            case events.StreamOpened(stream_id=stream_id):
+                self._accept(stream_id, accept)
+            case events.StreamClosed(stream_id=stream_id):
+                if stream := streams.get(stream_id):
+                    stream.receive_eof()
+            case events.StreamReset(stream_id=stream_id, code=code):
+                if stream := streams.get(stream_id):
+                    stream.receive_reset(code)
+            case events.GoAwayReceived(code=code):
+                self._handle_go_away(code)
+            case events.StreamAcked():
+                pass  # the kick behind every batch of events wakes who waits for this
+            case events.PongReceived(rtt=rtt):
+                logger.debug("%s answered a ping after %.1f ms", self.peer, rtt * 1000)
+
+    def _accept(self, stream_id: int, accept: Callable[[YamuxStream], None]) -> None:
+        if self._num_handlers >= MAX_HANDLERS:
+            self._session.reset(stream_id, StreamErrorCode.RESOURCE_LIMIT)
+            return
+        stream = self._link.streams[stream_id] = YamuxStream(self._link, stream_id)
+        self._num_handlers += 1
+        accept(stream)
+
+    def _handle_go_away(self, code: int) -> None:
+        if code == GoAwayCode.NORMAL:
+            self._link.lose("the peer closed the connection")
+        else:
+            self._fail(ConnectionLost(f"the peer ended the session with code {code:#x}"))
+        self._parts.cancel()
+
+    async def _handle(self, stream: YamuxStream, on_stream: Callable[[YamuxStream], Awaitable[None]]) -> None:
+        """Runs one handler. What it raises ends its stream and nothing else."""
+        try:
+            await on_stream(stream)
+            await stream.aclose()
+        except Exception as exc:  # a handler is anybody's code: its failure is not the connection's
+            self._report(stream, exc)
+        except BaseExceptionGroup as group:  # the same, from a nursery that was cancelled meanwhile
+            cancelled, rest = group.split(trio.Cancelled)
+            if cancelled is None or not isinstance(rest, Exception):
+                raise
+            self._report(stream, rest)
+            raise cancelled from None
+        finally:
+            self._num_handlers -= 1
+            if not stream.closed:
+                stream.reset()
+
+    def _report(self, stream: YamuxStream, error: Exception) -> None:
+        stream.reset()
+        if isinstance(error, ConnectionLost):
+            logger.debug("stream %d of %s (%s): %s", stream.id, self.peer, stream.protocol, error)
+        else:
+            logger.warning(
+                "the handler of stream %d of %s (%s) failed",
+                stream.id,
+                self.peer,
+                stream.protocol,
+                exc_info=error,
+            )
+
+    async def _write(self) -> None:
+        with trio.CancelScope() as stall:  # one scope, re-armed: a new one for each send costs more
+            while True:
+                data = self._session.data_to_send()
+                if data:
+                    allowed = WRITE_STALL * math.ceil(len(data) / WRITE_UNIT)
+                    stall.deadline = trio.current_time() + allowed
+                    self._link.pass_turn()
+                    await self._stream.send_all(data)
+                    self.bytes_sent += len(data)
+                else:
+                    stall.deadline = math.inf
+                    await self._link.wait_for_output()
+        raise ConnectionLost("the peer takes no bytes")
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._session.next_deadline()) as self._link.timer:
+                await trio.sleep_forever()
+            self._session.handle_timer(trio.current_time())
+            self._link.kick()
+
+    async def _flush(self) -> None:
+        with trio.move_on_after(CLOSE_GRACE):
+            await self._link.flush()
+
+    def _fail(self, error: P2PError) -> None:
+        """`run` will raise `error`, unless the connection is over already."""
+        if not self.closed:
+            self._failure = error
+            self._link.lose(str(error))
+
+    async def _close_stream(self) -> None:
+        self._link.end_output()
+        try:
+            with trio.move_on_after(CLOSE_GRACE, shield=True):
+                await self._stream.aclose()
+        finally:
+            self._finished.set()

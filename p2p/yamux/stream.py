@@ -1,0 +1,230 @@
+"""One stream of a yamux connection, for the tasks that read and write it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from p2p.errors import LocalProtocolError, StreamReset
+from p2p.yamux.buffer import ReceiveBuffer
+from p2p.yamux.wire import StreamErrorCode
+
+if TYPE_CHECKING:
+    from p2p.peer_id import PeerId
+    from p2p.stream import Data
+    from p2p.yamux.link import Link
+
+YIELD_EVERY = 64  # operations of one stream that need not wait, until other tasks get a turn
+
+
+class YamuxStream(trio.abc.HalfCloseableStream):
+    """One stream, as `p2p.stream.Stream` and as trio's `HalfCloseableStream`.
+
+    One task may send and one receive at a time; another gets `trio.BusyResourceError`. What came
+    before the connection was lost can still be read; a reset drops it. Operations that need not
+    wait are cancellation points all the same, and give way to other tasks once in `YIELD_EVERY`.
+    """
+
+    def __init__(self, link: Link, stream_id: int) -> None:
+        self.id = stream_id
+        self.protocol = ""
+        self._link = link
+        self._session = link.session
+        self._buffer = ReceiveBuffer()
+        self._readable = trio.lowlevel.ParkingLot()
+        self._writable = trio.lowlevel.ParkingLot()
+        self._operations = 0
+        self._receiving = False
+        self._sending = False
+        self._torn = False  # an interrupted send_all left a part of its data with the peer
+        self._received_eof = False
+        self._sent_eof = False
+        self._closed = False
+        self._reset: StreamReset | None = None
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end."""
+        return self._link.peer
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """At least one byte, or b"" once the peer closed its side.
+
+        Raises `StreamReset`, `ConnectionLost` behind the last byte that came, and
+        `LocalProtocolError` after `aclose`. A cancelled call has taken nothing.
+        """
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._receiving:
+            raise trio.BusyResourceError("another task receives from this stream")
+        self._receiving = True
+        try:
+            await self._take_turn()
+            while not self._buffer:
+                if self._received_eof and not self._closed and self._reset is None:
+                    return b""
+                self._check_open()
+                await self._readable.park()
+        finally:
+            self._receiving = False
+        data = self._buffer.take(max_bytes)
+        if not self._received_eof:
+            self._session.consume(self.id, len(data))
+            self._link.kick()
+        return data
+
+    async def send_all(self, data: Data) -> None:
+        """Returns when all is handed to the connection within the peer's window.
+
+        Raises `StreamReset`, `ConnectionLost`, and `LocalProtocolError` after `send_eof`. After a
+        cancellation an unknown part of `data` was sent, as with any stream of trio; `aclose` then
+        resets the stream, so that the peer does not take the part for the whole.
+        """
+        self._start_sending()
+        sent = 0
+        try:
+            await self._take_turn()
+            self._check_writable()
+            with memoryview(data) as view:
+                while sent < len(view):
+                    size = self._session.send_data(self.id, view[sent : sent + self._link.room])
+                    if size:
+                        sent += size
+                        self._link.kick()
+                    else:
+                        await self._wait_writable()
+        finally:
+            self._stop_sending()
+            self._torn = self._torn or 0 < sent < len(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Returns when the peer's window and the connection have room. Raises as `send_all` does."""
+        self._start_sending()
+        try:
+            await self._take_turn()
+            self._check_writable()
+            while not (self._link.room and self._session.send_window(self.id)):
+                await self._wait_writable()
+        finally:
+            self._stop_sending()
+
+    async def send_eof(self) -> None:
+        """Closes our side for writing; reading goes on. Safe to repeat. Raises as `send_all` does."""
+        self._start_sending()
+        try:
+            await self._take_turn()
+        finally:
+            self._stop_sending()
+        self._check_open()
+        if not self._sent_eof:
+            self._close_write()
+
+    async def aclose(self) -> None:
+        """Closes both sides; what the peer still sends within 10 s is dropped, then the stream is reset.
+
+        Safe to repeat. The stream is closed even when the call is cancelled.
+        """
+        if not self._closed:
+            self._closed = True
+            if self._torn or self._sending:
+                self.reset()
+            elif self._reset is None and self._link.lost is None:
+                if not self._sent_eof:
+                    self._close_write()
+                if not self._received_eof:
+                    self._link.discard(self.id)
+            self._let_go()
+        await trio.lowlevel.checkpoint()
+
+    def reset(self, code: int = StreamErrorCode.NONE) -> None:
+        """Ends both directions at once; the peer sees `StreamReset`. Never blocks, safe to repeat."""
+        if self._reset is None:
+            if not (self._received_eof and self._sent_eof):  # else it is gone already
+                self._session.reset(self.id, code)
+            self._reset = StreamReset("the stream was reset on this side", code)
+            self._let_go()
+
+    # --- called by the connection
+
+    def receive_data(self, data: bytes) -> None:
+        """Bytes came, within the window."""
+        self._buffer.append(data)
+        self._readable.unpark_all()
+
+    def receive_eof(self) -> None:
+        """The peer closed its side."""
+        self._received_eof = True
+        self._readable.unpark_all()
+        if self._sent_eof:
+            self._link.streams.pop(self.id, None)
+
+    def receive_reset(self, code: int) -> None:
+        """The peer ended both sides."""
+        self._reset = StreamReset("the peer reset the stream", code)
+        self._let_go()
+
+    def wake(self) -> None:
+        """Lets whoever waits look again: the window grew, or the connection is lost."""
+        self._readable.unpark_all()
+        self._writable.unpark_all()
+
+    # --- private
+
+    def _let_go(self) -> None:
+        """Drops what is buffered, wakes whoever waits; the connection forgets this stream."""
+        self._buffer.clear()
+        self._link.streams.pop(self.id, None)
+        self.wake()
+        if self._sending:
+            self._link.senders.unpark_all()
+        self._link.kick()
+
+    def _close_write(self) -> None:
+        self._sent_eof = True
+        self._session.close_write(self.id)
+        self._link.kick()
+        if self._received_eof:
+            self._link.streams.pop(self.id, None)
+
+    def _start_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task sends on this stream")
+        self._sending = True
+
+    def _stop_sending(self) -> None:
+        self._sending = False
+        self._link.pass_turn()
+
+    async def _take_turn(self) -> None:
+        self._operations += 1
+        if self._operations % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _wait_writable(self) -> None:
+        """Waits for room in the output queue if it has none, for the peer's window otherwise."""
+        if self._link.room:
+            self._link.pass_turn()
+            await self._writable.park()
+        else:
+            await self._link.senders.park()
+        self._check_writable()
+
+    def _check_open(self) -> None:
+        if self._reset is not None:
+            raise StreamReset(str(self._reset), self._reset.code)
+        if self._closed:
+            raise LocalProtocolError("the stream is closed")
+        self._link.check_alive()
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._sent_eof:
+            raise LocalProtocolError("our side of the stream is closed")
