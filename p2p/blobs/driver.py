@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -47,16 +47,14 @@ from p2p.errors import (
     RemoteProtocolError,
 )
 from p2p.framing import DelimitedReader
+from p2p.host import Host
 from p2p.peer_id import PeerId
 from p2p.stream import Stream
 
-if TYPE_CHECKING:
-    from p2p.host import Host
-
 IDLE_TIMEOUT = 10.0  # seconds a served stream may wait for the next request; go's kad response timeout
 CLOSE_GRACE = 1.0  # seconds
-MAX_STREAMS = 64  # streams served at once; each holds a few chunks: 64 MiB in all at most
-MAX_STREAMS_PER_PEER = 8  # streams served at once to one peer
+MAX_STREAMS = 256  # streams served at once; each holds a few chunks: 256 MiB in all at most
+MAX_STREAMS_PER_PEER = 32  # streams served at once to one peer: a third of 64 members fall back on one holder
 RESOURCE_LIMIT = 0x1002  # stream error code; libp2p/specs error-codes
 
 _NOT_OUR_FAULT = (ConnectionLost, DialFailed, NegotiationFailed, RemoteProtocolError)
@@ -79,6 +77,7 @@ class Blobs:
 
     def __init__(self, host: Host, store: BlobStore) -> None:
         self.store = store
+        self.bytes_sent = 0  # of answers, to all peers
         self._host = host
         self._served: dict[PeerId, int] = {}  # open streams
 
@@ -172,8 +171,10 @@ class Blobs:
         """Sends what was asked, one chunk in memory at a time."""
         for index in range(request.first, request.first + request.count):
             answer = await self._read(request, index) or Missing()
+            encoded = encode_answer(answer)
             with trio.fail_after(CHUNK_TIMEOUT):
-                await stream.send_all(encode_answer(answer))
+                await stream.send_all(encoded)
+            self.bytes_sent += len(encoded)
             if isinstance(answer, Missing):
                 break
 
