@@ -21,12 +21,9 @@ test: $(VENV)/.installed-test ## the tests, with coverage
 	$(RUN) -m pytest --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev ## style, types and the direction of the imports
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/tox run -e lint,types,layers
 
-proto: $(VENV)/.installed-dev ## the generated protobuf modules, again
+proto: $(VENV)/.installed-proto ## the generated protobuf modules, again
 	find p2p federated -name '*.proto' -exec $(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. {} +
 
 clean: ## remove the environment and everything that was built or measured
