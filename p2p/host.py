@@ -122,6 +122,11 @@ class Host:
         """The connection to `peer`, or None."""
         return self._swarm.connections.get(peer)
 
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent to all peers so far: everything above the encryption."""
+        return self._swarm.bytes_sent
+
     # Events
 
     @contextmanager

@@ -22,20 +22,23 @@ from p2p.address import parse_address, split_peer, with_peer
 from p2p.blobs import BlobStore, open_blobs
 from p2p.data_dir import open_data_dir
 from p2p.discovery import open_discovery
-from p2p.errors import AddressInUse, InvalidAddress, InvalidInput, P2PError
+from p2p.errors import AddressInUse, InvalidAddress, InvalidInput, LocalProtocolError
 from p2p.events import PeerConnected, PeerDisconnected
 from p2p.gossipsub import Pubsub, open_gossipsub
 from p2p.host import Host, open_host
 from p2p.kad import open_kad
 from p2p.keys import KeyPair
+from p2p.lines import LineSplitter
 from p2p.persistence import open_peerstore_file
 from p2p.report import Reporter
 from p2p.scope import open_scope
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/0"
 BLOB_CAPACITY = 4 << 30  # bytes of content kept for others
 READ_SIZE = 65536  # bytes of one read from stdin
-MAX_LINE = 1 << 20  # bytes of one published line: gossipsub's message cap
+MAX_LINE = 1 << 20  # bytes of one line; gossipsub refuses larger messages
 EXAMPLES = """\
 examples:
   a first peer:        python -m p2p.peer --listen /ip4/0.0.0.0/tcp/4001 --data-dir ~/.atcp
@@ -199,25 +202,21 @@ async def report_messages(pubsub: Pubsub, topic: str, report: Reporter) -> None:
 
 async def publish_lines(pubsub: Pubsub, topic: str, descriptor: int) -> None:
     """Publishes each line that comes from `descriptor`, once there is somebody to hear it."""
-    buffer = bytearray()
-    while True:
+    splitter = LineSplitter(MAX_LINE)
+    data = b"\n"
+    while data:
         # os.read in a thread: works for files, pipes and terminals, and holds no lock of Python's
         # stdin object when the process ends under it
         data = await trio.to_thread.run_sync(os.read, descriptor, READ_SIZE, abandon_on_cancel=True)
-        buffer += data if data or not buffer else b"\n"
-        *lines, rest = bytes(buffer).split(b"\n")
-        buffer = bytearray(rest)
-        for line in lines:
+        dropped = splitter.dropped
+        for line in splitter.receive_data(data) if data else splitter.finish():
             await pubsub.wait_for_peers(topic, 1)
             try:
                 pubsub.publish(topic, line)
-            except P2PError as exc:
-                logging.getLogger(__name__).error("cannot publish a line of %d bytes: %s", len(line), exc)
-        if not data:
-            return
-        if len(buffer) > MAX_LINE:
-            logging.getLogger(__name__).error("a line of stdin is over %d bytes and is dropped", MAX_LINE)
-            buffer.clear()
+            except LocalProtocolError as exc:
+                logger.error("a line of stdin is not published: %s", exc)
+        if splitter.dropped > dropped:
+            logger.error("a line of stdin is not published: it is over %d bytes", MAX_LINE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -98,12 +98,18 @@ class Swarm:
         self._half_open = trio.Semaphore(config.max_half_open)
         self._dials: dict[PeerId, trio.Lock] = {}
         self._backoff = Backoff()
+        self._bytes_before = 0  # sent on connections that are gone
         self.connections: dict[PeerId, SwarmConnection] = {}
 
     @property
     def listen_addresses(self) -> list[Multiaddr]:
         """Where others can dial us, without /p2p/."""
         return [address for listener in self._listeners for address in listener.addresses]
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent over all connections so far, before encryption."""
+        return self._bytes_before + sum(each.muxed.bytes_sent for each in self.connections.values())
 
     async def listen(self, address: Multiaddr) -> None:
         """Listens on `address`; connections are accepted when this returns.
@@ -251,6 +257,7 @@ class Swarm:
         return True
 
     def _remove(self, connection: SwarmConnection) -> None:
+        self._bytes_before += connection.muxed.bytes_sent
         if self.connections.get(connection.peer) is connection:
             del self.connections[connection.peer]
             self._notify(PeerDisconnected(peer=connection.peer))

@@ -1,0 +1,66 @@
+"""The report folder of a demo: results.json, and a picture of accuracy over rounds and bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from federated.errors import FederatedError
+
+
+def make_folder(parent: Path, name: str) -> Path:
+    """A new folder under `parent`, numbered when `name` is taken. Raises `FederatedError`."""
+    for attempt in range(1, 1000):
+        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as exc:
+            raise FederatedError(f"cannot make the report folder {folder}: {exc.strerror}") from exc
+        return folder
+    raise FederatedError(f"{parent} is full of reports called {name}; remove some")
+
+
+def write_report(folder: Path, results: Mapping[str, Any]) -> None:
+    """Writes results.json, and accuracy.png where matplotlib is installed. Raises `FederatedError`."""
+    versions = {"atcp": version("atcp"), "python": python_version()}
+    text = json.dumps({**results, "versions": versions}, indent=2)
+    try:
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        draw_accuracy(folder / "accuracy.png", results)
+    except OSError as exc:
+        raise FederatedError(f"cannot write the report to {folder}: {exc.strerror}") from exc
+
+
+def draw_accuracy(path: Path, results: Mapping[str, Any]) -> bool:
+    """Draws held-out accuracy over rounds and over megabytes sent; False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    history = [record for record in results["history"] if record["accuracy"] is not None]
+    accuracy = [record["accuracy"] for record in history]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    axes[0].plot([record["number"] for record in history], accuracy, marker="o", label="held-out accuracy")
+    axes[1].plot([record["bytes_sent"] / 1e6 for record in history], accuracy, marker="o")
+    for axis, label in zip(axes, ("round", "megabytes sent by all peers"), strict=True):
+        axis.axhline(
+            results["centralised_accuracy"], linestyle="--", color="gray", label="centralised training"
+        )
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    for kill in results["kills"]:
+        axes[0].axvline(kill["round"], linestyle=":", color="tab:red", label="kill -9")
+    axes[0].set_ylabel("accuracy")
+    handles, labels = axes[0].get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axes[0].legend(unique.values(), unique.keys(), loc="lower right")
+    figure.suptitle(f"{results['peers']} peers, {results['rounds']} rounds, no server")
+    figure.savefig(path, dpi=120)
+    return True

@@ -1,0 +1,88 @@
+"""Child processes that speak JSON lines, for tests with real peers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from p2p.lines import LineSplitter
+
+Event = dict[str, Any]
+
+PEER = [sys.executable, "-m", "p2p.peer", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]
+DEADLINE = 30.0  # seconds for any one event
+HISTORY = 200  # events shown when the one that a test waits for does not come
+
+
+class Process:
+    """One child process. `wait_for` looks at every event once, in order."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.seen: deque[Event] = deque(maxlen=HISTORY)
+        self._send, self._receive = trio.open_memory_channel[Event](1000)
+
+    async def read(self) -> None:
+        """Reads events until the process closes its stdout."""
+        splitter = LineSplitter(1 << 22)
+        async with self._send:
+            async for data in self.process.stdout:
+                for line in splitter.receive_data(data):
+                    await self._send.send(json.loads(line))
+
+    async def wait_for(self, event: str, condition: Callable[[Event], bool] = lambda _: True) -> Event:
+        """The next event of this name that meets `condition`; fails with all that came instead."""
+        with trio.move_on_after(DEADLINE):
+            async for found in self._receive:
+                self.seen.append(found)
+                if found["event"] == event and condition(found):
+                    return found
+            raise AssertionError(f"the process ended; no {event!r} among {list(self.seen)}")
+        raise AssertionError(f"no {event!r} within {DEADLINE} s among {list(self.seen)}")
+
+    async def send(self, line: str) -> None:
+        """Writes one line to the process's stdin."""
+        await self.process.stdin.send_all(line.encode() + b"\n")
+
+    async def command(self, cmd: str, **arguments: Any) -> Event:
+        """The answer of a node that takes commands. Fails when it is an error."""
+        await self.send(json.dumps({"id": cmd, "cmd": cmd, **arguments}))
+        answer = await self.wait_for("answer", lambda event: event["id"] == cmd)
+        assert "error" not in answer, answer
+        return answer
+
+
+@asynccontextmanager
+async def run_process(command: Sequence[str], cwd: Path | None = None) -> AsyncIterator[Process]:
+    """The process, killed at the end of the block unless it is gone by then."""
+    child = await trio.lowlevel.open_process(
+        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd
+    )
+    process = Process(child)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.read)
+            yield process
+            child.kill()
+            nursery.cancel_scope.cancel()
+    finally:
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+            await child.stdin.aclose()
+            await child.stdout.aclose()
+
+
+@asynccontextmanager
+async def run_peer(*arguments: str) -> AsyncIterator[tuple[Process, Event]]:
+    """A `p2p.peer` on loopback and its "listening" event."""
+    async with run_process([*PEER, *arguments]) as process:
+        yield process, await process.wait_for("listening")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import io
+import json
+
+from p2p.report import Reporter, describe
+
+ROUND = {
+    "event": "round",
+    "round": 3,
+    "digest": "ab" * 32,
+    "skipped": False,
+    "participants": ["a", "b"],
+    "accuracy": 0.5,
+    "seconds": 1.25,
+}
+
+
+def test_json_is_one_object_a_line():
+    out = io.StringIO()
+    report = Reporter(out, as_json=True)
+    report({"event": "message", "data": "a\nb", "topic": "ü"})
+    report({"event": "closed"})
+    first, second = out.getvalue().splitlines()
+    assert json.loads(first) == {"event": "message", "data": "a\nb", "topic": "ü"}
+    assert json.loads(second) == {"event": "closed"}
+
+
+def test_people_get_sentences():
+    assert (
+        describe({"event": "listening", "peer_id": "x", "addrs": ["/a", "/b"]})
+        == "listening on /a\nlistening on /b"
+    )
+    connected = {"event": "connected", "peer": "x", "addr": "/a", "outbound": True}
+    assert describe(connected) == "connected to x (dialed /a)"
+    assert describe({**connected, "outbound": False}) == "connected to x (accepted /a)"
+    assert describe({"event": "disconnected", "peer": "x"}) == "disconnected from x"
+    assert describe({"event": "message", "topic": "t", "from": "x", "data": "aGk="}) == "t x: hi"
+    assert describe({"event": "message", "topic": "t", "from": "x", "data": "/w=="}) == "t x: \\xff"
+    assert describe({"event": "closed"}) == "closed"
+    assert describe({"event": "task", "state": "joined"}) == "task state=joined"
+
+
+def test_a_round_says_what_came_of_it():
+    assert describe(ROUND) == "round 3: model abababababababab from 2 peers, accuracy 0.5000 in 1.25 s"
+    skipped = {**ROUND, "skipped": True, "participants": [], "accuracy": None}
+    assert describe(skipped) == "round 3: skipped from 0 peers in 1.25 s"
+
+
+def test_a_human_reader_sees_each_event_at_once():
+    out = io.StringIO()
+    Reporter(out, as_json=False)({"event": "closed"})
+    assert out.getvalue() == "closed\n"
