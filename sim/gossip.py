@@ -122,8 +122,6 @@ class _Peer:
                     self._run.delivered(self.number, message.id)
                 case Published(id=message_id):
                     self._run.published(self.number, message_id)
-                case failure:
-                    raise failure.error
         for target in written:
             while data := self.outboxes[target].data_to_send():
                 self._run.network.send(self.number, target, data)

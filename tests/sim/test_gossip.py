@@ -15,10 +15,12 @@ from sim.report import Result
 TIES = LinkModel(latency=0.05, spread=0.0, jitter=0.0)  # every event ties with others
 
 
-def run(peers: int = 20, seed: int = 1, links: LinkModel | None = None, **other: object) -> Result:
-    settings = GossipSettings(peers=peers, seed=seed, rate=5.0, seconds=2.0, links=links or LinkModel())
-    for name, value in other.items():
-        object.__setattr__(settings, name, value)
+def run(
+    peers: int = 20, seed: int = 1, links: LinkModel | None = None, partition: Partition | None = None
+) -> Result:
+    settings = GossipSettings(
+        peers=peers, seed=seed, rate=5.0, seconds=2.0, links=links or LinkModel(), partition=partition
+    )
     return run_gossip(settings, Random(seed), lambda step: None)
 
 

@@ -14,7 +14,8 @@ from sim.heap import EventHeap, SimulationError
 
 @given(st.lists(st.integers(0, 5)))
 def test_events_run_by_time_and_ties_in_the_order_of_planning(times: list[int]) -> None:
-    heap, ran = EventHeap(), []
+    heap = EventHeap()
+    ran: list[tuple[int, int]] = []
     for index, at in enumerate(times):
         heap.plan(at, partial(ran.append, (at, index)))
     heap.run(10)
@@ -23,7 +24,8 @@ def test_events_run_by_time_and_ties_in_the_order_of_planning(times: list[int]) 
 
 
 def test_time_is_that_of_the_event_and_then_the_limit() -> None:
-    heap, seen = EventHeap(), []
+    heap = EventHeap()
+    seen: list[float] = []
     heap.plan(1.5, lambda: seen.append(heap.now))
     heap.run(4.0)
     assert seen == [1.5]
@@ -31,7 +33,8 @@ def test_time_is_that_of_the_event_and_then_the_limit() -> None:
 
 
 def test_an_event_beyond_the_limit_waits_for_the_next_run() -> None:
-    heap, seen = EventHeap(), []
+    heap = EventHeap()
+    seen: list[float] = []
     heap.plan(2.0, lambda: seen.append(heap.now))
     heap.run(1.0)
     assert not seen
@@ -42,7 +45,8 @@ def test_an_event_beyond_the_limit_waits_for_the_next_run() -> None:
 
 
 def test_an_event_may_plan_another_for_the_same_instant() -> None:
-    heap, seen = EventHeap(), []
+    heap = EventHeap()
+    seen: list[str] = []
     heap.plan(1.0, lambda: heap.plan(heap.now, lambda: seen.append("second")))
     heap.run(1.0)
     assert seen == ["second"]
