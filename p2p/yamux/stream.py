@@ -22,8 +22,8 @@ class YamuxStream(trio.abc.HalfCloseableStream):
     """One stream, as `p2p.stream.Stream` and as trio's `HalfCloseableStream`.
 
     One task may send and one receive at a time; another gets `trio.BusyResourceError`. What came
-    before the connection was lost can still be read; a reset drops it. Operations that need not
-    wait are cancellation points all the same, and give way to other tasks once in `YIELD_EVERY`.
+    before the peer's reset or the loss of the connection can still be read. Operations that need
+    not wait are cancellation points all the same, and give way to others once in `YIELD_EVERY`.
     """
 
     def __init__(self, link: Link, stream_id: int) -> None:
@@ -56,7 +56,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte, or b"" once the peer closed its side.
 
-        Raises `StreamReset`, `ConnectionLost` behind the last byte that came, and
+        Raises `StreamReset` and `ConnectionLost` behind the last byte that came, and
         `LocalProtocolError` after `aclose`. A cancelled call has taken nothing.
         """
         if max_bytes is not None and max_bytes < 1:
@@ -74,7 +74,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         finally:
             self._receiving = False
         data = self._buffer.take(max_bytes)
-        if not self._received_eof:
+        if not self._received_eof and self._reset is None:
             self._session.consume(self.id, len(data))
             self._link.kick()
         return data
@@ -139,6 +139,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
                     self._close_write()
                 if not self._received_eof:
                     self._link.discard(self.id)
+            self._buffer.clear()
             self._let_go()
         await trio.lowlevel.checkpoint()
 
@@ -148,6 +149,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
             if not (self._received_eof and self._sent_eof):  # else it is gone already
                 self._session.reset(self.id, code)
             self._reset = StreamReset("the stream was reset on this side", code)
+            self._buffer.clear()
             self._let_go()
 
     # --- called by the connection
@@ -177,8 +179,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
     # --- private
 
     def _let_go(self) -> None:
-        """Drops what is buffered, wakes whoever waits; the connection forgets this stream."""
-        self._buffer.clear()
+        """Expects no events any more, and wakes whoever waits."""
         self._link.streams.pop(self.id, None)
         self.wake()
         if self._sending:
