@@ -1,0 +1,152 @@
+"""The lazy half: who advertises, asks for and refuses which messages, each within its budget.
+
+    heartbeat → IHAVE to some peers outside the mesh     IHAVE → IWANT for what we lack → the message
+    large message arrived → IDONTWANT to the mesh        IDONTWANT → it is not forwarded there
+
+Budgets are a peer's for one heartbeat; they survive a reconnection within it.
+Source: libp2p/specs pubsub/gossipsub/gossipsub-v1.0.md "Gossip"; gossipsub-v1.1.md "Spam Protection
+Measures"; gossipsub-v1.2.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from p2p.gossipsub.cache import MessageHistory
+from p2p.gossipsub.params import GossipsubParams
+from p2p.gossipsub.wire import MAX_IDS, Message
+from p2p.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from random import Random
+
+MAX_PROMISES = 50_000  # ids asked for and awaited; ten peers' whole budgets
+MAX_ASKED = 3  # peers asked for the same id at a time: one that never answers cannot withhold it
+_MAX_KEY = 64  # bytes of an id kept as it is; default ids have 46, longer ones are kept as a hash
+
+K = TypeVar("K")
+
+
+@dataclass(slots=True)
+class _Budget:
+    ihave: int = 0  # RPCs
+    asked: int = 0  # ids
+    answered: int = 0  # ids
+    refused: int = 0  # ids
+
+
+class Gossip:
+    """Advertisements, promises and refusals of all peers."""
+
+    def __init__(self, params: GossipsubParams, rng: Random) -> None:
+        self._params = params
+        self._rng = rng
+        self._budgets: dict[PeerId, _Budget] = {}
+        self._promises: dict[bytes, dict[PeerId, float]] = {}  # id → whom we asked → until when
+        self._refusals: dict[PeerId, dict[bytes, float]] = {}  # peer → ids, in the order of expiry
+
+    def handle_ihave(
+        self, peer: PeerId, ids: Sequence[bytes], is_seen: Callable[[bytes], bool], now: float
+    ) -> tuple[bytes, ...]:
+        """Which of the advertised ids to ask `peer` for: those that we lack, within its budget.
+
+        The order is random, so that a truncated request is not the same everywhere.
+        """
+        budget = self._budget(peer)
+        budget.ihave += 1
+        if budget.ihave > self._params.max_ihave_messages:
+            return ()
+        room = min(self._params.max_ihave_ids - budget.asked, MAX_PROMISES - len(self._promises))
+        wanted = [
+            message_id
+            for message_id in dict.fromkeys(ids)
+            if not is_seen(message_id) and self._may_ask(message_id, peer)
+        ]
+        self._rng.shuffle(wanted)
+        del wanted[max(room, 0) :]
+        budget.asked += len(wanted)
+        for message_id in wanted:
+            self._promises.setdefault(message_id, {})[peer] = now + self._params.iwant_followup
+        return tuple(wanted)
+
+    def _may_ask(self, message_id: bytes, peer: PeerId) -> bool:
+        asked = self._promises.get(message_id, {})
+        return peer not in asked and len(asked) < MAX_ASKED
+
+    def handle_iwant(
+        self, peer: PeerId, ids: Sequence[bytes], history: MessageHistory, now: float
+    ) -> tuple[Message, ...]:
+        """The messages to send for a request: what is there, not too often, within the peer's budget."""
+        budget = self._budget(peer)
+        heeded = ids[: max(self._params.max_ihave_ids - budget.answered, 0)]
+        budget.answered += len(heeded)
+        found = []
+        for message_id in dict.fromkeys(heeded):
+            if self.refuses(peer, message_id, now):
+                continue
+            message = history.retransmit(message_id, peer)
+            if message is not None:
+                found.append(message)
+        return tuple(found)
+
+    def handle_idontwant(self, peer: PeerId, ids: Sequence[bytes], now: float) -> None:
+        """Notes which messages `peer` has already, within its budget."""
+        budget = self._budget(peer)
+        heeded = ids[: max(self._params.idontwant_ids - budget.refused, 0)]
+        budget.refused += len(heeded)
+        refusals = self._refusals.setdefault(peer, {})
+        for message_id in heeded:
+            refusals.setdefault(_key(message_id), now + self._params.idontwant_ttl)
+
+    def refuses(self, peer: PeerId, message_id: bytes, now: float) -> bool:
+        """Whether `peer` said lately that it does not want this message."""
+        refusals = self._refusals.get(peer)
+        return refusals is not None and refusals.get(_key(message_id), now) > now
+
+    def arrived(self, message_id: bytes) -> None:
+        """The message is here: nobody owes it to us any more."""
+        self._promises.pop(message_id, None)
+
+    def choose_peers(self, candidates: Sequence[PeerId]) -> list[PeerId]:
+        """Which of the peers outside the mesh get IHAVE this time."""
+        count = max(self._params.gossip_size, int(self._params.gossip_factor * len(candidates)))
+        return self._rng.sample(candidates, min(count, len(candidates)))
+
+    def choose_ids(self, ids: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Which of the recent ids one peer gets: all, or a random choice of as many as it may heed."""
+        return tuple(ids) if len(ids) <= MAX_IDS else tuple(self._rng.sample(ids, MAX_IDS))
+
+    def remove(self, peer: PeerId) -> None:
+        """`peer` is gone, and what it does not want with it."""
+        self._refusals.pop(peer, None)
+
+    def handle_heartbeat(self, now: float) -> None:
+        """Starts new budgets and forgets what is over."""
+        self._budgets.clear()
+        for peer, refusals in list(self._refusals.items()):
+            _expire(refusals, now)
+            if not refusals:
+                del self._refusals[peer]
+        for message_id, asked in list(self._promises.items()):
+            _expire(asked, now)
+            if not asked:
+                del self._promises[message_id]
+
+    def _budget(self, peer: PeerId) -> _Budget:
+        return self._budgets.setdefault(peer, _Budget())
+
+
+def _key(message_id: bytes) -> bytes:
+    return message_id if len(message_id) <= _MAX_KEY else hashlib.sha256(message_id).digest()
+
+
+def _expire(times: dict[K, float], now: float) -> None:
+    """Drops the entries that are over from the front of `times`, which is in the order of expiry."""
+    while times:
+        first = next(iter(times))
+        if times[first] > now:
+            return
+        del times[first]
