@@ -18,13 +18,15 @@ from p2p.peer_id import PeerId
 
 MAX_ADDRESS = 1024  # bytes or characters; the longest useful ones (relayed webtransport) are near 300
 
+_SLOPPY_NUMBER = re.compile(r"/(?:tcp|udp|memory)/(?![0-9]+(?:/|\Z))")  # int() takes " 1", "+1", "1_0", "١"
 _PEER_PART = re.compile(r"/(?:p2p|ipfs)/([^/]+)")  # CID forms become the multihash, as go and js write it
 
 
 @lru_cache(4096)
 def parse_address(text: str) -> Multiaddr:
     """The address written as `text`. Raises `InvalidAddress` with the reason."""
-    if not text.startswith("/") or text.endswith("/") or "//" in text or len(text) > MAX_ADDRESS:
+    sloppy = not text.startswith("/") or text.endswith("/") or "//" in text or _SLOPPY_NUMBER.search(text)
+    if sloppy or len(text) > MAX_ADDRESS:
         raise InvalidAddress(f"not a multiaddr: {text[:80]!r} (write it like /ip4/127.0.0.1/tcp/4001)")
     try:
         address = Multiaddr(_PEER_PART.sub(lambda part: f"/p2p/{PeerId.parse(part[1])}", text))
@@ -36,12 +38,15 @@ def parse_address(text: str) -> Multiaddr:
 
 @lru_cache(4096)
 def decode_address(data: bytes) -> Multiaddr:
-    """The address in its binary form. Raises `InvalidAddress` for anything truncated or unknown."""
+    """The address in its binary form; its text is one that `parse_address` takes.
+
+    Raises `InvalidAddress` for anything truncated or unknown.
+    """
     if not 0 < len(data) <= MAX_ADDRESS:
         raise InvalidAddress(f"not a multiaddr: {len(data)} bytes")
     try:
-        address = Multiaddr(data)
-        exact = Multiaddr(str(address)).to_bytes() == data
+        address = parse_address(str(Multiaddr(data)))
+        exact = address.to_bytes() == data
     except Exception as exc:  # its codecs raise whatever they meet
         raise InvalidAddress(f"not a multiaddr: {data[:40].hex()}") from exc
     if not exact:
@@ -79,7 +84,7 @@ def split_peer(address: Multiaddr) -> tuple[Multiaddr | None, PeerId | None]:
 
 def with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr:
     """`address` followed by /p2p/<peer>."""
-    return parse_address(f"{address}/p2p/{peer}")
+    return address.encapsulate(parse_address(f"/p2p/{peer}"))
 
 
 def tcp_address(host: str, port: int) -> Multiaddr:

@@ -5,11 +5,9 @@ Used by identify, kad, gossipsub and blobs. The cap is checked before anything i
 
 from __future__ import annotations
 
-from collections import deque
-
 from p2p import varint
 from p2p.errors import ConnectionLost, MessageTooLarge
-from p2p.stream import Stream
+from p2p.stream import ByteStream, Data
 
 
 def encode_delimited(message: bytes) -> bytes:
@@ -18,43 +16,44 @@ def encode_delimited(message: bytes) -> bytes:
 
 
 class DelimitedDecoder:
-    """Bytes in, messages out (sans-I/O). `receive_data` raises `RemoteProtocolError`."""
+    """Bytes in, messages out (sans-I/O)."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit  # bytes of one message
         self._buffer = bytearray()
-        self._messages: deque[bytes] = deque()
 
-    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Takes what came; complete messages wait for `next_event`."""
-        buffer = self._buffer
-        buffer += data
-        at = 0
-        while (header := varint.decode(buffer, at)) is not None:
-            size, start = header
-            if size > self._limit:
-                raise MessageTooLarge(size, self._limit)
-            if len(buffer) - start < size:
-                break
-            self._messages.append(bytes(buffer[start : start + size]))
-            at = start + size
-        if at:
-            del buffer[:at]
+    def receive_data(self, data: Data) -> None:
+        """Takes what came, for `next_event`."""
+        self._buffer += data
 
     def next_event(self) -> bytes | None:
-        """The next whole message, or None."""
-        return self._messages.popleft() if self._messages else None
+        """The next whole message, or None when it needs more data.
+
+        Raises `MessageTooLarge` at the length already, `RemoteProtocolError` for a malformed length;
+        the messages in front of it come out first, however the data was cut.
+        """
+        header = varint.decode(self._buffer)
+        if header is None:
+            return None
+        size, start = header
+        if size > self._limit:
+            raise MessageTooLarge(size, self._limit)
+        if len(self._buffer) - start < size:
+            return None
+        message = bytes(self._buffer[start : start + size])
+        del self._buffer[: start + size]
+        return message
 
     @property
     def mid_message(self) -> bool:
-        """Whether an unfinished message is buffered."""
+        """Whether something is buffered that is not a whole message, once `next_event` returned None."""
         return bool(self._buffer)
 
 
 class DelimitedReader:
     """Reads delimited messages of at most `limit` bytes from a stream."""
 
-    def __init__(self, stream: Stream, limit: int) -> None:
+    def __init__(self, stream: ByteStream, limit: int) -> None:
         self._stream = stream
         self._decoder = DelimitedDecoder(limit)
 
@@ -73,7 +72,7 @@ class DelimitedReader:
         return message
 
 
-async def receive_exactly(stream: Stream, size: int) -> bytes:
+async def receive_exactly(stream: ByteStream, size: int) -> bytes:
     """Exactly `size` bytes. Raises `ConnectionLost` when the stream ends before."""
     buffer = bytearray()
     while len(buffer) < size:

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from p2p import varint
 from p2p.errors import InvalidKey, RemoteProtocolError
 
-MAX_ENCODED_KEY = 2048  # bytes; an 8192-bit RSA public key is about 1060
+MAX_PUBLIC_KEY = 2048  # bytes; an 8192-bit RSA key has about 1060
+MAX_PRIVATE_KEY = 8192  # bytes; an 8192-bit RSA key has about 4700
 
 
 class KeyType(IntEnum):
@@ -33,10 +34,10 @@ def _encode(key_type: KeyType, data: bytes) -> bytes:
     return b"\x08" + varint.encode(key_type) + b"\x12" + varint.encode(len(data)) + data
 
 
-def _decode(encoded: bytes) -> tuple[KeyType, bytes]:
+def _decode(encoded: bytes, limit: int) -> tuple[KeyType, bytes]:
     """(type, data) of a serialized PublicKey or PrivateKey. Raises `InvalidKey`."""
-    if len(encoded) > MAX_ENCODED_KEY:
-        raise InvalidKey(f"key of {len(encoded)} bytes is over the limit of {MAX_ENCODED_KEY}")
+    if len(encoded) > limit:
+        raise InvalidKey(f"key of {len(encoded)} bytes is over the limit of {limit}")
     try:
         kind = varint.decode(encoded, 1) if encoded[:1] == b"\x08" else None
         if kind is None or encoded[kind[1] : kind[1] + 1] != b"\x12":
@@ -62,7 +63,7 @@ class PublicKey:
     @classmethod
     def decode(cls, encoded: bytes) -> PublicKey:
         """The key in a serialized `PublicKey`. Raises `InvalidKey`."""
-        key_type, data = _decode(encoded)
+        key_type, data = _decode(encoded, MAX_PUBLIC_KEY)
         if key_type is KeyType.ED25519 and len(data) != 32:
             raise InvalidKey(f"an Ed25519 public key has 32 bytes, not {len(data)}")
         return cls(key_type, data)
@@ -108,7 +109,7 @@ class KeyPair:
     @classmethod
     def decode(cls, encoded: bytes) -> KeyPair:
         """The pair in a serialized `PrivateKey`. Raises `InvalidKey`."""
-        key_type, data = _decode(encoded)
+        key_type, data = _decode(encoded, MAX_PRIVATE_KEY)
         if key_type is not KeyType.ED25519:
             raise InvalidKey(f"{key_type.name} keys are not supported")
         if len(data) not in (64, 96):  # 96: a legacy form with the public key twice

@@ -48,8 +48,8 @@ class PeerId:
     @classmethod
     def parse(cls, text: str) -> PeerId:
         """The id in base58 (`12D3KooW…`, `Qm…`) or as a CID (`bafz…`). Raises `InvalidKey`."""
-        if len(text) > MAX_TEXT:
-            raise InvalidKey("not a peer id: the text is too long")
+        if len(text) > MAX_TEXT or text.split() != [text]:  # the base58 decoder would skip spaces
+            raise InvalidKey(f"not a peer id: {text[:MAX_TEXT]!r}")
         try:
             if text.startswith(("1", "Qm")):
                 return cls(base58.b58decode(text))

@@ -18,12 +18,18 @@ async def open_scope() -> AsyncIterator[trio.Nursery]:
 
     A failure leaves as itself when it is alone (cancellations do not count), as a group otherwise.
     """
+    failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise _simplify(group) from None
+        failure = _simplify(group)
+    if failure is not None:
+        try:
+            raise failure  # out here, so that its own cause and context stay
+        finally:
+            del failure  # or it would refer to itself through its traceback
 
 
 def _simplify(group: BaseExceptionGroup[BaseException]) -> BaseException:

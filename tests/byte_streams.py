@@ -12,11 +12,13 @@ from trio.testing import memory_stream_pair
 from p2p.errors import ConnectionLost
 from p2p.stream import Data
 
+Memory = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
 
 class PipeEnd:
     """One end of a pair of `ByteStream`s; counts what it sent, and can be half closed."""
 
-    def __init__(self, stream: trio.StapledStream) -> None:
+    def __init__(self, stream: Memory) -> None:
         self._stream = stream
         self.writes: list[bytes] = []
 
