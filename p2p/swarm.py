@@ -17,7 +17,7 @@ import trio
 from multiaddr import Multiaddr
 
 from p2p.config import HostConfig
-from p2p.errors import ConnectionLost, DialFailed, P2PError
+from p2p.errors import ConnectionLost, DialFailed, InvalidAddress, P2PError
 from p2p.events import HostEvent, PeerConnected, PeerDisconnected
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
@@ -114,11 +114,11 @@ class Swarm:
     async def listen(self, address: Multiaddr) -> None:
         """Listens on `address`; connections are accepted when this returns.
 
-        Raises `AddressInUse`, `InvalidAddress`, and `DialFailed` when no transport knows the address.
+        Raises `AddressInUse`, `InvalidAddress`.
         """
         transport = self._transport(address)
         if transport is None:
-            raise DialFailed(address, ["no transport for this kind of address"])
+            raise InvalidAddress(f"cannot listen on {address}: use an address like /ip4/127.0.0.1/tcp/4001")
         listener = await transport.listen(address)
         self._listeners.append(listener)
         self._nursery.start_soon(self._accept, listener)

@@ -31,7 +31,7 @@ def text_of(event):
         (["--listen", "127.0.0.1:4001"], "not a multiaddr"),
         (["--listen", ""], "not a multiaddr"),
         (["--listen", "/ip4/127.0.0.1/tcp/99999"], "not a multiaddr"),
-        (["--listen", "/ip4/127.0.0.1/udp/1"], "only addresses like"),
+        (["--listen", "/ip4/127.0.0.1/udp/1"], "cannot listen"),
         (["--bootstrap", "/ip4/127.0.0.1/tcp/4001"], "--bootstrap"),
         (["--bootstrap", "/p2p/" + BOOTSTRAP.rpartition("/")[2]], "--bootstrap"),
         (["--bootstrap", BOOTSTRAP[:-3]], "not a"),
