@@ -85,9 +85,7 @@ class _Discovery:
             await self._host.connect(peer, self._bootstrap.get(peer, ()))
         except DialFailed as exc:
             logger.info("%s", exc)
-            self.handle(DialEnded(peer=peer, connected=False))
-        else:
-            self.handle(DialEnded(peer=peer, connected=True))
+        self.handle(DialEnded(peer=peer, connected=self._host.is_connected(peer)))
 
     async def _search(self) -> None:
         heard = await self._kad.refresh()

@@ -52,7 +52,10 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialEnded:
-    """The dial of `peer` ended; `PeerConnected` tells of success, before or after this."""
+    """The dial of `peer` ended; `connected` is whether there is a connection at this moment.
+
+    `PeerConnected` tells of it too, sooner or later.
+    """
 
     peer: PeerId
     connected: bool
@@ -191,9 +194,9 @@ class Planner:
 
     def _handle_connected(self, peer: PeerId, outbound: bool, now: float) -> None:
         target = self._add(peer, forgettable=0)
-        if target is None:
+        if target is None or target.connected:
             return
-        target.connected_at, target.was_connected, target.is_serving = now, True, False
+        target.connected_at, target.was_connected = now, True
         if outbound and self._has_searched:  # what the last search told was news
             self._search_interval = SEARCH_FIRST
             self._search_by(now + SEARCH_FIRST)
@@ -211,7 +214,7 @@ class Planner:
         if target is None or target.connected_at is None:
             return
         target.failures = 0 if now - target.connected_at >= STABLE else target.failures + 1
-        target.connected_at = None
+        target.connected_at, target.is_serving = None, False
         target.not_before = now + self._backoff(target.failures)
         if self._has_searched:
             self._search_by(now + SEARCH_SOON)
@@ -219,11 +222,11 @@ class Planner:
     def _handle_dial_ended(self, peer: PeerId, connected: bool, now: float) -> None:
         target = self._targets[peer]
         target.dialing = False
-        if target.connected:
-            return
-        if not connected:
+        if connected:
+            self._handle_connected(peer, True, now)
+        elif not target.connected:
             target.failures += 1
-        target.not_before = now + self._backoff(target.failures)
+            target.not_before = now + self._backoff(target.failures)
 
     def _handle_searched(self, heard: Sequence[PeerId], now: float) -> None:
         """A peer that was left alone gets one more try: others may see it better than we do."""

@@ -65,6 +65,7 @@ class Kad:
         self._first_peer = trio.Event()  # a peer entered the empty table
         self._refreshing: trio.Event | None = None  # set at the end of the refresh that runs
         self._heard: dict[PeerId, None] = {}  # in the latest refresh
+        self._probing: dict[PeerId, None] = {}  # members that wait for a probe, or have one
         self._probes, self._to_probe = trio.open_memory_channel[PeerId](PROBE_QUEUE)
 
     async def find_closest(self, key: bytes) -> list[PeerId]:
@@ -202,10 +203,9 @@ class Kad:
         if self._host.is_connected(oldest):
             self.table.handle_seen(oldest)
             return
-        try:
+        if oldest not in self._probing and len(self._probing) < PROBE_QUEUE:
+            self._probing[oldest] = None
             self._probes.send_nowait(oldest)
-        except trio.WouldBlock:
-            logger.debug("not probing %s: %d probes are waiting", oldest, PROBE_QUEUE)
 
     def _drop(self, peer: PeerId) -> None:
         """Takes `peer` out of the table: it failed, or serves the protocol no more."""
@@ -263,6 +263,7 @@ class Kad:
                     alive = True
                 except REQUEST_ERRORS as exc:
                     logger.info("probe: %s fails: %s", peer, exc)
+            del self._probing[peer]
             if not alive:
                 self._drop(peer)
 

@@ -19,8 +19,8 @@ def test_all_peers_that_know_one_address_are_connected_within_a_second(count, se
 
 
 def test_64_peers_that_know_one_address_are_all_connected_within_seconds():
-    network = network_of(64, seed=1, within=2.0)
-    network.run(until=10.0)
+    network = network_of(64, seed=1, within=1.0)
+    network.run(until=5.0)
     assert len(network.nodes) == 64
     assert network.missing() == 0
 

@@ -196,13 +196,15 @@ def test_a_peer_that_drops_us_at_once_is_redialed_ever_less_often():
     assert plan.next_deadline() is None
 
 
-def test_a_dial_whose_success_is_known_before_its_event_is_not_repeated_at_once():
-    plan = planner()
-    plan.handle(Known(peers=[peer(2)]), 0.0)
-    assert plan.handle(DialEnded(peer=peer(2), connected=True), 0.0) == []
-    assert plan.next_deadline() >= 1.0
-    plan.handle(PeerConnected(peer=peer(2), outbound=True), 0.0)
+def test_a_dial_that_succeeds_counts_before_the_event_of_its_connection_comes():
+    plan = planner(target_peers=1)
+    plan.handle(Known(peers=[peer(2), peer(3)]), 0.0)
+    [first] = [one for one in (peer(2), peer(3)) if plan._targets[one].dialing]
+    assert plan.handle(DialEnded(peer=first, connected=True), 0.0) == []
+    assert plan.connected() == [first]
     assert plan.next_deadline() is None
+    assert plan.handle(PeerConnected(peer=first, outbound=True), 0.1) == []
+    assert dials(plan.handle(PeerDisconnected(peer=first), 0.2)) != []
 
 
 def test_a_dial_that_fails_after_the_peer_came_to_us_is_no_failure():
@@ -394,12 +396,13 @@ def test_a_peer_that_connects_always_has_room():
     assert len(plan._targets) == MAX_TARGETS
 
 
-def test_when_everybody_is_connected_one_more_goes_unnoticed():
-    plan = planner(target_peers=1)
-    for number in range(1, MAX_TARGETS + 1):
-        plan.handle(PeerConnected(peer=peer(number), outbound=False), 0.0)
-    come(plan, 5000, 0.0, outbound=False)
-    assert peer(5000) not in plan.connected()
+def test_when_everybody_is_connected_one_more_goes_unnoticed(monkeypatch):
+    monkeypatch.setattr("p2p.discovery.planner.MAX_TARGETS", 20)
+    plan = planner()
+    for number in range(1, 22):
+        come(plan, number, 0.0, outbound=False)
+    assert plan.connected() == [peer(number) for number in range(1, 21)]
+    assert leave(plan, 21, 1.0) == []
 
 
 steps = st.lists(
