@@ -1,3 +1,4 @@
+import itertools
 from contextlib import AsyncExitStack
 
 import pytest
@@ -302,6 +303,27 @@ async def test_a_look_up_can_be_cancelled_at_any_time(autojump_clock):
             await kad.find_closest(b"key")
         assert scope.cancelled_caught
         assert silent.peer_id in kad.table
+
+
+async def test_a_look_up_cancelled_at_any_step_leaves_no_stream_behind(autojump_clock):
+    async with open_memory_hosts(2) as [one, other], open_kad(one) as kad, open_kad(other):
+        await connect(one, other)
+        await trio.sleep(60)
+        muxed = one._swarm.connections[other.peer_id].muxed
+        ended = False
+        for steps in itertools.count():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(kad.find_closest, b"key")
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                ended = not nursery.child_tasks
+                nursery.cancel_scope.cancel()
+            await settle()
+            assert muxed.num_streams == 0
+            if ended:
+                break
+        assert steps > 5
+        assert await kad.find_closest(b"key") == [other.peer_id]
 
 
 async def test_what_strangers_say_does_not_replace_what_a_connected_peer_said(autojump_clock):
