@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 import trio
 from rich.console import Console
 
-from federated.demo import DemoSettings, run_demo
 from federated.demo.progress import ProgressView, result_table
 from federated.demo.report import make_folder, write_report
-from federated.demo.run import default_trainer
+from federated.demo.run import DemoSettings, default_trainer, run_demo
 from federated.errors import FederatedError
 from federated.manifest import MAX_MEMBERS, MAX_ROUNDS
 from p2p.data_dir import open_data_dir

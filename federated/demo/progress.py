@@ -51,14 +51,14 @@ class ProgressView:
                     self._show_round()
             case {"event": "killed", "peer": peer, "round": number}:
                 self._peers -= 1
-                self._console.print(f"[red]kill -9[/] …{peer[-8:]} in round {number}")
+                self._console.print(f"[red]kill -9[/] …{peer[-8:]} in round {number}", highlight=False)
             case {"event": "restarted", "peer": peer}:
                 self._peers += 1
                 self._lives[peer] = self._lives.get(peer, 0) + 1
-                self._console.print(f"[green]started again[/] …{peer[-8:]}")
+                self._console.print(f"[green]started again[/] …{peer[-8:]}", highlight=False)
             case {"event": "lost", "peer": peer, "reason": reason}:
                 self._peers -= 1
-                self._console.print(f"[red]lost[/] …{peer[-8:]}: {reason}")
+                self._console.print(f"[red]lost[/] …{peer[-8:]}: {reason}", highlight=False)
 
     def _show_round(self) -> None:
         record = self._ledger.rounds[self._ledger.last_round]

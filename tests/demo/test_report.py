@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+from federated.demo.progress import ProgressView, result_table
+from federated.demo.report import draw_accuracy, make_folder, write_report
+from federated.errors import FederatedError
+from tests.demo.test_ledger import event
+
+RESULTS = {
+    "accuracy": 0.96,
+    "centralised_accuracy": 0.97,
+    "rounds": 2,
+    "peers": 3,
+    "digests_agree": True,
+    "seconds": 3.0,
+    "bytes_sent": 2_000_000,
+    "kills": [{"peer": "c", "round": 1, "back_in_round": 2}],
+    "history": [
+        {
+            "number": number,
+            "accuracy": accuracy,
+            "bytes_sent": 1_000_000 * number,
+            "digests": {"a": "x" * 64, "b": "xy"[number - 1] * 64},
+            "phases": {"train": 0.5, "vote": 0.1} if number == 1 else {},
+            "participants": ["a"],
+            "seconds": 0.5,
+            "skipped": number == 2,
+        }
+        for number, accuracy in ((1, 0.9), (2, None))
+    ],
+}
+
+
+def test_a_report_is_a_folder_with_numbers_and_a_picture(tmp_path):
+    folder = make_folder(tmp_path / "reports", "one")
+    write_report(folder, RESULTS)
+    written = json.loads((folder / "results.json").read_text())
+    assert written["accuracy"] == 0.96
+    assert set(written["versions"]) == {"atcp", "python"}
+    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_report_of_one_second_has_its_own_folder(tmp_path):
+    assert make_folder(tmp_path, "one") != make_folder(tmp_path, "one")
+
+
+def test_a_report_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FederatedError, match="cannot make the report folder"):
+        make_folder(tmp_path / "file", "one")
+    with pytest.raises(FederatedError, match="cannot write the report"):
+        write_report(tmp_path / "missing", RESULTS)
+
+
+def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert not draw_accuracy(tmp_path / "accuracy.png", RESULTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_shows_each_round():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(result_table(RESULTS))
+    text = console.file.getvalue()
+    assert "0.9000" in text
+    assert "skipped" in text
+    assert "disagree" in text
+    assert "x" * 12 in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_follows_rounds_and_deaths(terminal):
+    console = Console(file=io.StringIO(), width=160, force_terminal=terminal)
+    view = ProgressView(console, 3)
+    with view.shown():
+        view({"event": "started", "peers": 3})
+        view({**event(1), "peer": "aaaaaaaaaaaa"})
+        view({**event(1), "peer": "bbbbbbbbbbbb"})
+        view({"event": "phase"})
+        view({"event": "killed", "peer": "cccccccccccc", "round": 2})
+        view({"event": "restarted", "peer": "cccccccccccc"})
+        view({**event(2, accuracy=None), "peer": "cccccccccccc"})
+        view({"event": "lost", "peer": "bbbbbbbbbbbb", "reason": "gone"})
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
+    for part in ("kill -9", "…cccccccc in round 2", "started again", "lost", "gone"):
+        assert part in text
+    if not terminal:
+        assert "round 1: accuracy 0.510  peers 3  sent 0.0 MB  slowest phase: vote" in text
+        assert text.count("round 1:") == 1
+        assert "round 2: accuracy –  peers 3" in text
