@@ -85,3 +85,15 @@ def test_random_bytes_are_lines_or_a_typed_error(data: bytes, with_header: bool)
         assert lines.wanted >= 1
     except RemoteProtocolError:
         pass
+
+
+def test_no_more_is_wanted_than_what_must_still_come() -> None:
+    lines = LineDecoder()
+    for have in range(len(HEADER)):
+        assert lines.wanted == len(HEADER) - have
+        lines.receive_data(HEADER[have : have + 1])
+    assert lines.next_line() is None
+    for wanted, byte in zip((1, 3, 2, 1), b"\x03na\n", strict=True):
+        assert lines.wanted == wanted
+        lines.receive_data(bytes([byte]))
+    assert lines.next_line() == b"na"
