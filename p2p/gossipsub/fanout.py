@@ -31,10 +31,6 @@ class Fanout:
         """The topics that we published to lately."""
         return list(self._published)
 
-    def peers(self, topic: str) -> list[PeerId]:
-        """The peers kept for `topic`."""
-        return list(self._peers.get(topic, ()))
-
     def publish(self, topic: str, candidates: Iterable[PeerId], now: float) -> list[PeerId]:
         """Notes a publication now; returns the peers for it, as many as a mesh has if there are."""
         self._published.pop(topic, None)

@@ -29,6 +29,7 @@ SEQNO = 1_700_000_000_000_000_000
 LATENCY = 0.01  # seconds from router to router
 
 Filter = Callable[[PeerId, PeerId, Rpc], Rpc | None]
+Latency = Callable[[PeerId, PeerId, Rpc], float]  # seconds
 
 
 def peer_number(number: int) -> PeerId:
@@ -91,11 +92,13 @@ def heartbeat(router: Router) -> list[Action]:
 
 
 class Network:
-    """Routers numbered from 1, joined by links of one latency; RPCs pass through the wire format."""
+    """Routers numbered from 1, joined by links; RPCs pass through the wire format."""
 
     def __init__(self, count: int, *, params: GossipsubParams | None = None, seed: int = 0) -> None:
         self.now = 0.0
+        self._seed = seed
         self.filter: Filter = lambda origin, target, rpc: rpc
+        self.latency: Latency = lambda origin, target, rpc: LATENCY
         self.routers = {
             peer_number(number): make_router(number, params, seed=seed) for number in range(1, count + 1)
         }
@@ -115,9 +118,15 @@ class Network:
         self.handle(dialer, StreamOpened(peer=listener, version=version, outbound=True))
         self.handle(listener, StreamOpened(peer=dialer, version=version, outbound=False))
 
-    def link_all(self) -> None:
-        for dialer, listener in itertools.combinations(self.peers, 2):
-            self.link(dialer, listener)
+    def link_all(self, version: Version = Version.V1_2) -> None:
+        """Links everybody to everybody, one after the other in a random order."""
+        pairs = list(itertools.combinations(self.peers, 2))
+        rng = random.Random(self._seed)
+        rng.shuffle(pairs)
+        for pair in pairs:
+            dialer, listener = rng.sample(pair, 2)
+            self.link(dialer, listener, version)
+            self.run(0.002)
 
     def unlink(self, one: PeerId, other: PeerId) -> None:
         self._links -= {(one, other), (other, one)}
@@ -135,14 +144,14 @@ class Network:
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
-        while (step := self._next_step()) is not None and step[0] <= until:
+        while (step := self._next_step(until)) is not None:
             self.now, peer, event = step
             router = self.routers[peer]
             actions = router.handle_timer(self.now) if event is None else router.handle(event, self.now)
             self._perform(peer, actions)
         self.now = until
 
-    def _next_step(self) -> tuple[float, PeerId, Event | None] | None:
+    def _next_step(self, until: float) -> tuple[float, PeerId, Event | None] | None:
         """What happens next, taken off the heap; deliveries go before timers of the same time."""
         timers = [
             (deadline, place)
@@ -150,10 +159,10 @@ class Network:
             if (deadline := self.routers[peer].next_deadline()) is not None
         ]
         deadline, place = min(timers, default=(float("inf"), 0))
-        if self._pending and self._pending[0][0] <= deadline:
+        if self._pending and self._pending[0][0] <= min(deadline, until):
             time, _, peer, event = heapq.heappop(self._pending)
             return time, peer, event
-        return (deadline, self.peers[place], None) if timers else None
+        return (deadline, self.peers[place], None) if deadline <= until else None
 
     def _perform(self, peer: PeerId, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -171,4 +180,5 @@ class Network:
         for piece in split(kept):
             self.sent.append((self.now, origin, target, piece))
             event = RpcReceived(peer=origin, rpc=decode_rpc(encode_rpc(piece)))
-            heapq.heappush(self._pending, (self.now + LATENCY, next(self._order), target, event))
+            arrival = self.now + self.latency(origin, target, piece)
+            heapq.heappush(self._pending, (arrival, next(self._order), target, event))
