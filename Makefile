@@ -16,7 +16,7 @@ help: ## show these lines
 demo: $(VENV)/.installed-demo ## six peers on this machine train a model together, with no server
 	$(VENV)/bin/atcp demo
 
-test: $(VENV)/.installed-test ## the tests, with coverage
+test: $(VENV)/.installed-demo,test ## the tests, with coverage
 	$(RUN) -m coverage erase
 	$(RUN) -m pytest --cov --cov-report=term
 
