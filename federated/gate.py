@@ -1,0 +1,50 @@
+"""The door of a task's topic: what is let in, and so forwarded; everything else ends here.
+
+    over the size limit, not a message, of another task, by a stranger   → REJECT, the sender's fault
+    expired, from too far in the future, said before                     → IGNORE, nobody's fault
+
+Gossip has checked the signature by now. Expiry is the one use of the wall clock: it only bounds how
+long a message can be replayed, no decision of a round looks at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from federated.messages import Message, MessageError
+from federated.wire import decode
+from p2p.gossipsub import PubsubMessage, Verdict
+from p2p.peer_id import PeerId
+
+MAX_SEQS = 1024  # sequence numbers remembered of each member; ten a second over a message's lifetime
+
+
+class Gate:
+    """Judges the messages of one task's topic; `wall_clock` gives unix seconds."""
+
+    def __init__(self, *, task: bytes, members: Sequence[PeerId], wall_clock: Callable[[], float]) -> None:
+        self._task = task
+        self._wall_clock = wall_clock
+        self._seqs: dict[PeerId, dict[int, None]] = {member: {} for member in members}  # oldest first
+
+    def judge(self, message: PubsubMessage) -> Verdict:
+        """Whether the message counts; to be asked once for each."""
+        seqs = self._seqs.get(message.sender)
+        if seqs is None:
+            return Verdict.REJECT
+        try:
+            content = self._read(message)
+        except MessageError:
+            return Verdict.REJECT
+        if content.seq in seqs or not content.is_fresh(self._wall_clock()):
+            return Verdict.IGNORE
+        seqs[content.seq] = None
+        if len(seqs) > MAX_SEQS:
+            del seqs[next(iter(seqs))]
+        return Verdict.ACCEPT
+
+    def _read(self, message: PubsubMessage) -> Message:
+        content = decode(message.data)
+        if content.task != self._task:
+            raise MessageError("of another task")
+        return content
