@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NoReturn
 
+from federated.manifest import MAX_MEMBERS, MAX_ROUNDS, MAX_SEED
 from sim.gossip import GossipSettings, run_gossip
 from sim.network import LinkModel, Partition
 from sim.report import Result, Step, write_json, write_step, write_table
+from sim.rounds import RoundsSettings, run_rounds
 
 MAX_PEERS = 10_000  # of a gossip run: about 40 KiB each, and hours beyond it
 MAX_SECONDS = 3600.0  # simulated
+MAX_CRASHES = 10_000
 MAX_RATE = 10_000.0  # messages a second
 
 EXAMPLES = """\
@@ -23,6 +26,7 @@ examples:
   python -m sim list
   python -m sim run gossip --peers 100 --seed 1
   python -m sim run gossip --peers 30 --seed 7 --loss 0.1 --partition 6:3 --json
+  python -m sim run rounds --peers 10 --rounds 20 --seed 1 --crash 6
 
 The same scenario, arguments and seed give the same trace hash, on any machine.
 Exit status: 0 when every check holds, 1 when one fails, 2 when the arguments are unusable.
@@ -30,6 +34,7 @@ Exit status: 0 when every check holds, 1 when one fails, 2 when the arguments ar
 
 SCENARIOS = {
     "gossip": "real gossipsub routers on a random graph publish to one topic",
+    "rounds": "real round machines go through a training task, some of them crashing",
 }
 
 
@@ -82,12 +87,13 @@ def _parser() -> _Parser:
     run = commands.add_parser("run", help="run one scenario", allow_abbrev=False)
     scenarios = run.add_subparsers(dest="scenario", required=True, metavar="SCENARIO")
     _add_gossip(scenarios.add_parser("gossip", help=SCENARIOS["gossip"], allow_abbrev=False))
+    _add_rounds(scenarios.add_parser("rounds", help=SCENARIOS["rounds"], allow_abbrev=False))
     return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--seed", type=number(int, 0, 2**63), default=1, help="decides the whole run (default 1)")
+    add("--seed", type=number(int, 0, MAX_SEED), default=1, help="decides the whole run (default 1)")
     add("--latency-ms", type=number(float, 0, 10_000), default=50.0, help="median one way (default 50)")
     add("--loss", type=number(float, 0, 0.9), default=0.0, help="share of packets lost (default 0)")
     add(
@@ -112,6 +118,20 @@ def _add_gossip(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
 
 
+def _add_rounds(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--peers", type=number(int, 1, MAX_MEMBERS), default=6, help="members of the task (default 6)")
+    add("--rounds", type=number(int, 1, MAX_ROUNDS), default=10, help="how many (default 10)")
+    add(
+        "--crash",
+        type=number(int, 0, MAX_CRASHES),
+        default=0,
+        metavar="TIMES",
+        help="kill a random member, which starts again seconds later, so many times (default 0)",
+    )
+    _add_common(parser)
+
+
 def _links(arguments: argparse.Namespace) -> LinkModel:
     return LinkModel(latency=arguments.latency_ms / 1000, loss=arguments.loss)
 
@@ -124,15 +144,27 @@ def _partition(arguments: argparse.Namespace) -> Partition | None:
 
 
 def _run(arguments: argparse.Namespace, step: Step) -> Result:
-    settings = GossipSettings(
-        peers=arguments.peers,
-        seed=arguments.seed,
+    links, partition, rng = _links(arguments), _partition(arguments), Random(arguments.seed)
+    peers, seed = arguments.peers, arguments.seed
+    if arguments.scenario == "rounds":
+        task = RoundsSettings(
+            peers=peers,
+            rounds=arguments.rounds,
+            seed=seed,
+            crashes=arguments.crash,
+            links=links,
+            partition=partition,
+        )
+        return run_rounds(task, rng, step)
+    gossip = GossipSettings(
+        peers=peers,
+        seed=seed,
         rate=arguments.rate,
         seconds=arguments.seconds,
-        links=_links(arguments),
-        partition=_partition(arguments),
+        links=links,
+        partition=partition,
     )
-    return run_gossip(settings, Random(arguments.seed), step)
+    return run_gossip(gossip, rng, step)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

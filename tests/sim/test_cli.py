@@ -13,6 +13,7 @@ import pytest
 from sim import __main__ as cli
 from sim.report import Check, Result
 
+TASK = ["run", "rounds", "--peers", "5", "--rounds", "3", "--seed", "3"]
 SMALL = ["run", "gossip", "--peers", "10", "--seed", "3", "--rate", "2", "--seconds", "2"]
 
 
@@ -30,7 +31,12 @@ def run_in_process(words: list[str], hash_seed: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "words", [[*SMALL, "--latency-ms", "0"], [*SMALL, "--loss", "0.2", "--partition", "6:1"]]
+    "words",
+    [
+        [*SMALL, "--latency-ms", "0"],
+        [*SMALL, "--loss", "0.2", "--partition", "6:1"],
+        [*TASK, "--latency-ms", "0", "--crash", "2"],
+    ],
 )
 def test_a_seed_gives_the_same_trace_in_every_process(words: list[str]) -> None:
     one, other = (run_in_process([*words, "--json"], hash_seed) for hash_seed in ("1", "2"))
@@ -83,10 +89,12 @@ def test_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(cli.SCENARIOS)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["run", "gossip", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["run", "gossip", "--help"], ["run", "rounds", "--help"]]
+)
 def test_help_is_exit_status_0(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(words)
+        cli.main([*words, "--help"])
     assert caught.value.code == 0
     assert "usage: python -m sim" in capsys.readouterr().out
 
@@ -105,6 +113,9 @@ def test_help_is_exit_status_0(words: list[str], capsys: pytest.CaptureFixture[s
         ["run", "gossip", "--partition", "6"],
         ["run", "gossip", "--partition", "6:0"],
         ["run", "gossip", "--peer", "5"],
+        ["run", "rounds", "--peers", "65"],
+        ["run", "rounds", "--rounds", "0"],
+        ["run", "rounds", "--crash", "-1"],
     ],
 )
 def test_unusable_arguments_are_one_line_and_exit_status_2(
