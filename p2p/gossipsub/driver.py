@@ -107,18 +107,18 @@ class _Link:
     def __init__(self, peer: PeerId) -> None:
         self.peer = peer
         self.scope = trio.CancelScope()
-        self.outbox: Outbox | None = None  # while the stream is open
+        self.outbox = Outbox()  # each stream starts with a new one
         self.work = trio.Event()
         self.drained = trio.Event()
+        self.drained.set()
         self.retry = trio.Event()
 
     def send(self, rpc: Rpc) -> None:
-        """Queues an RPC and kicks the writer; without a stream there is nobody to tell."""
-        if self.outbox is not None:
-            self.outbox.push(rpc)
-            if self.drained.is_set():
-                self.drained = trio.Event()
-            self.work.set()
+        """Queues an RPC and kicks the writer."""
+        self.outbox.push(rpc)
+        if self.drained.is_set():
+            self.drained = trio.Event()
+        self.work.set()
 
 
 class Pubsub:
@@ -196,8 +196,7 @@ class Pubsub:
     @property
     def messages_dropped(self) -> int:
         """Messages, our own and others', that were not sent because a peer was too slow."""
-        outboxes = [link.outbox for link in self._links.values() if link.outbox is not None]
-        return self._dropped + sum(outbox.messages_dropped for outbox in outboxes)
+        return self._dropped + sum(link.outbox.messages_dropped for link in self._links.values())
 
     # The machine
 
@@ -209,8 +208,7 @@ class Pubsub:
         for action in actions:
             match action:
                 case SendRpc(peer=peer, rpc=rpc):
-                    if peer in self._links:
-                        self._links[peer].send(rpc)
+                    self._links[peer].send(rpc)  # the router knows who has a stream
                 case Deliver(message=message):
                     for subscription in self._subscriptions.get(message.topic, ()):
                         subscription.put(message)
@@ -258,8 +256,6 @@ class Pubsub:
         if link is not None:
             self._close_link(link)
             link.scope.cancel()
-        if peer in self._inbound:
-            self._inbound[peer].cancel()
         self._handle(PeerGone(peer=peer))
 
     async def _run_link(self, link: _Link) -> None:
@@ -288,12 +284,12 @@ class Pubsub:
         with trio.fail_after(OPEN_TIMEOUT):
             stream = await self._host.open_stream(link.peer, list(VERSIONS))
         try:
-            link.outbox = outbox = Outbox()
+            await trio.lowlevel.checkpoint_if_cancelled()  # the peer may have gone meanwhile
             self._greet(stream)
             async with open_scope() as nursery:
                 nursery.start_soon(_watch, stream, nursery.cancel_scope)
                 while True:
-                    while data := outbox.data_to_send():
+                    while data := link.outbox.data_to_send():
                         with trio.fail_after(WRITE_TIMEOUT):
                             await stream.send_all(data)
                         self.bytes_sent += len(data)
@@ -314,15 +310,14 @@ class Pubsub:
         self._handle(StreamOpened(peer=stream.peer, version=version, outbound=outbound))
 
     def _close_link(self, link: _Link) -> None:
-        if link.outbox is not None:
-            self._dropped += link.outbox.messages_dropped
-            link.outbox = None
-            link.drained.set()
+        self._dropped += link.outbox.messages_dropped
+        link.outbox = Outbox()
+        link.drained.set()
 
     async def _serve(self, stream: Stream) -> None:
-        """Reads RPCs from a stream that a peer opened. Nothing is ever written to it.
+        """Reads RPCs from a stream that a peer opened; nothing is ever written to it.
 
-        What is malformed ends this stream: the host resets it.
+        A malformed one ends this stream and nothing else.
         """
         peer = stream.peer
         with trio.CancelScope() as scope:
@@ -335,17 +330,18 @@ class Pubsub:
                 while (message := await reader.receive()) is not None:
                     self._handle(RpcReceived(peer=peer, rpc=decode_rpc(message)))
                     await trio.lowlevel.checkpoint()  # a burst from one peer does not hold up the others
+                return
+            except RemoteProtocolError as exc:
+                logger.info("%s breaks the rules of pubsub: %s", peer, exc)
             finally:
                 if self._inbound[peer] is scope:
                     del self._inbound[peer]
-        if scope.cancelled_caught:
-            stream.reset()
+        stream.reset()
 
     async def _flush(self) -> None:
         """Returns when all that is queued is written, on streams that work."""
         for link in list(self._links.values()):
-            if link.outbox is not None:
-                await link.drained.wait()
+            await link.drained.wait()
 
 
 async def _watch(stream: Stream, scope: trio.CancelScope) -> None:

@@ -33,6 +33,7 @@ from p2p.gossipsub.wire import (
     decode_message,
     encode_message,
 )
+from p2p.peer_id import PeerId
 from tests.gossipsub.support import (
     SEQNO,
     delivered,
@@ -61,11 +62,9 @@ def joined(peers: int = 3, topic: str = "t", **settings: object) -> Router:
     return router
 
 
-def control(actions: list[Action], peer: object) -> Rpc:
+def control(actions: list[Action], peer: PeerId) -> Rpc:
     """The control that goes to `peer`, all of it in one RPC."""
-    [rpc] = [
-        action.rpc for action in actions if getattr(action, "peer", None) == peer and not action.rpc.messages
-    ]
+    [rpc] = [rpc for rpc in sent(actions, peer) if not rpc.messages]
     return rpc
 
 

@@ -1,0 +1,544 @@
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from p2p.errors import LocalProtocolError, StreamReset
+from p2p.framing import DelimitedReader, encode_delimited
+from p2p.gossipsub import (
+    GossipsubParams,
+    Pubsub,
+    PubsubMessage,
+    Subscription,
+    Verdict,
+    open_gossipsub,
+    sha256_message_id,
+)
+from p2p.gossipsub.driver import REOPEN_FIRST, REOPEN_MAX, SUBSCRIPTION_QUEUE, WRITE_TIMEOUT
+from p2p.gossipsub.wire import MAX_RPC, VERSIONS, Rpc, decode_rpc, encode_rpc
+from p2p.gossipsub.wire import Subscription as Entry
+from p2p.host import Host
+from p2p.peer_id import PeerId
+from p2p.stream import Stream
+from tests.gossipsub.support import SEQNO, signed
+from tests.support import connect, open_memory_hosts
+
+SUBSCRIBE = Rpc(subscriptions=(Entry(topic="t", subscribe=True),))
+
+
+@asynccontextmanager
+async def open_pubsubs(count: int) -> AsyncIterator[tuple[list[Host], list[Pubsub]]]:
+    """Hosts with gossipsub, not connected to one another."""
+    async with open_memory_hosts(count) as hosts, AsyncExitStack() as stack:
+        yield hosts, [await stack.enter_async_context(open_gossipsub(host)) for host in hosts]
+
+
+@asynccontextmanager
+async def open_pair() -> AsyncIterator[tuple[Pubsub, Pubsub, Subscription]]:
+    """Two that are connected and know of each other's subscription to t; the subscription of the second."""
+    async with open_pubsubs(2) as (hosts, (one, other)):
+        await connect(*hosts)
+        with one.subscribe("t"), other.subscribe("t") as subscription:
+            await one.wait_for_peers("t", 1)
+            await other.wait_for_peers("t", 1)
+            yield one, other, subscription
+
+
+@asynccontextmanager
+async def open_with_stranger() -> AsyncIterator[tuple[Pubsub, Host, Host]]:
+    """(gossipsub, its host, a connected host without gossipsub): the test plays the other side."""
+    async with open_memory_hosts(2) as (host, stranger), open_gossipsub(host) as pubsub:
+        await connect(host, stranger)
+        yield pubsub, host, stranger
+
+
+class Script:
+    """The other side of a stream: keeps what comes, and who opened it when."""
+
+    def __init__(self, stranger: Host, protocols: Sequence[str] = ("/meshsub/1.1.0",)) -> None:
+        self.opened: list[float] = []
+        self.received: list[Rpc] = []
+        self.heard = trio.Event()
+        self._protocols = protocols
+        for protocol in protocols:
+            stranger.handle(protocol, self._serve)
+
+    async def _serve(self, stream: Stream) -> None:
+        self.opened.append(trio.current_time())
+        await self.serve(stream)
+
+    async def serve(self, stream: Stream) -> None:
+        reader = DelimitedReader(stream, MAX_RPC)
+        while (message := await reader.receive()) is not None:
+            self.received.append(decode_rpc(message))
+            self.heard.set()
+
+
+class Deaf(Script):
+    """Never reads."""
+
+    async def serve(self, stream: Stream) -> None:
+        await trio.sleep_forever()
+
+
+class Hostile(Script):
+    """Resets every stream at once."""
+
+    async def serve(self, stream: Stream) -> None:
+        stream.reset()
+
+
+class Talkative(Script):
+    """Writes on the stream that is not its own, then closes its side, and listens."""
+
+    async def serve(self, stream: Stream) -> None:
+        await stream.send_all(b"hello?")
+        await stream.send_eof()
+        await super().serve(stream)
+
+
+async def say(stranger: Host, peer: PeerId, *rpcs: Rpc) -> Stream:
+    """Opens a stream to `peer` and sends `rpcs`."""
+    stream = await stranger.open_stream(peer, ["/meshsub/1.1.0"])
+    await stream.send_all(b"".join(encode_delimited(encode_rpc(rpc)) for rpc in rpcs))
+    return stream
+
+
+async def receive(subscription: Subscription) -> PubsubMessage:
+    return await subscription.__anext__()
+
+
+# Between our own kind
+
+
+async def test_a_message_travels_from_publisher_to_subscriber(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, subscription):
+        message_id = one.publish("t", b"data")
+        message = await receive(subscription)
+        sender = one._host.peer_id
+        assert (message.topic, message.data, message.id) == ("t", b"data", message_id)
+        assert message.sender == message.received_from == sender
+        assert other.peers("t") == other.mesh("t") == [sender]
+        assert (one.counters.published, other.counters.delivered) == (1, 1)
+        assert one.bytes_sent > len(b"data")
+
+
+async def test_own_messages_are_not_delivered_to_own_subscriptions(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, subscription):
+        other.publish("t", b"mine")
+        one.publish("t", b"theirs")
+        assert (await receive(subscription)).data == b"theirs"
+
+
+async def test_messages_in_a_row_arrive_in_order_and_in_few_sends(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, _, subscription):
+        expected = [b"%d" % number for number in range(200)]
+        for data in expected:
+            one.publish("t", data)
+        assert [(await receive(subscription)).data for _ in expected] == expected
+        assert one.messages_dropped == 0
+
+
+async def test_ten_peers_on_a_line_all_get_every_message(autojump_clock: MockClock) -> None:
+    async with open_pubsubs(10) as (hosts, pubsubs), AsyncExitStack() as stack:
+        subscriptions = [stack.enter_context(pubsub.subscribe("t")) for pubsub in pubsubs]
+        for pair in itertools.pairwise(hosts):
+            await connect(*pair)
+        for place, pubsub in enumerate(pubsubs):
+            await pubsub.wait_for_peers("t", 1 if place in (0, 9) else 2)
+        pubsubs[0].publish("t", b"small")
+        pubsubs[9].publish("t", bytes(500_000))
+        for subscription in subscriptions[1:9]:
+            received = [await receive(subscription), await receive(subscription)]
+            assert sorted(len(message.data) for message in received) == [5, 500_000]
+
+
+async def test_gossipsub_opened_on_connected_hosts_finds_its_peers(autojump_clock: MockClock) -> None:
+    async with open_memory_hosts(2) as (host, other):
+        await connect(host, other)
+        async with open_gossipsub(host) as one, open_gossipsub(other) as two:
+            with two.subscribe("t"):
+                await one.wait_for_peers("t", 1)
+
+
+async def test_waiting_for_peers_ends_when_enough_are_there(autojump_clock: MockClock) -> None:
+    async with open_pubsubs(3) as (hosts, pubsubs):
+        await pubsubs[0].wait_for_peers("t", 0)
+        with pubsubs[1].subscribe("t"), pubsubs[2].subscribe("t"):
+            await connect(hosts[0], hosts[1])
+            await pubsubs[0].wait_for_peers("t", 1)
+            with trio.move_on_after(60) as scope:
+                await pubsubs[0].wait_for_peers("t", 2)
+            assert scope.cancelled_caught
+            await connect(hosts[0], hosts[2])
+            await pubsubs[0].wait_for_peers("t", 2)
+            assert set(pubsubs[0].peers("t")) == {hosts[1].peer_id, hosts[2].peer_id}
+
+
+async def test_two_subscriptions_share_a_topic_until_both_end(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, first):
+        with other.subscribe("t") as second:
+            one.publish("t", b"1")
+            assert (await receive(first)).data == (await receive(second)).data == b"1"
+        one.publish("t", b"2")
+        assert (await receive(first)).data == b"2"
+        assert [message.data async for message in second] == []  # it ended with its body
+
+
+async def test_the_end_of_the_last_subscription_is_told(autojump_clock: MockClock) -> None:
+    async with open_pubsubs(2) as (hosts, (one, other)):
+        await connect(*hosts)
+        with one.subscribe("t"):
+            with other.subscribe("t"):
+                await one.wait_for_peers("t", 1)
+            await trio.sleep(1)
+            assert one.peers("t") == one.mesh("t") == []
+
+
+async def test_a_slow_subscriber_loses_the_oldest_messages(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, _, subscription):
+        count = SUBSCRIPTION_QUEUE + 10
+        for number in range(count):
+            one.publish("t", b"%d" % number)
+        await trio.sleep(1)
+        assert subscription.dropped == 10
+        assert (await receive(subscription)).data == b"10"
+
+
+async def test_a_message_published_last_is_still_sent(autojump_clock: MockClock) -> None:
+    async with open_memory_hosts(2) as (host, other), open_gossipsub(other) as pubsub:
+        with pubsub.subscribe("t") as subscription:
+            await connect(host, other)
+            async with open_gossipsub(host) as last:
+                await last.wait_for_peers("t", 1)
+                last.publish("t", b"goodbye")
+            assert (await receive(subscription)).data == b"goodbye"
+            assert not any(protocol in VERSIONS for protocol in host._handlers)
+
+
+async def test_a_message_over_the_size_limit_is_our_own_mistake(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, _, subscription):
+        with pytest.raises(LocalProtocolError):
+            one.publish("t", bytes(MAX_RPC))
+        one.publish("t", bytes(MAX_RPC - 500))
+        assert len((await receive(subscription)).data) == MAX_RPC - 500
+
+
+async def test_message_ids_and_parameters_are_those_that_were_given(autojump_clock: MockClock) -> None:
+    async with (
+        open_memory_hosts(1) as [host],
+        open_gossipsub(
+            host, GossipsubParams(max_message_size=300), message_id=sha256_message_id, seqno=SEQNO
+        ) as pubsub,
+    ):
+        message_id = pubsub.publish("t", b"data")
+        assert message_id == sha256_message_id(signed(1, "t", b"data", SEQNO))
+        with pytest.raises(LocalProtocolError):
+            pubsub.publish("t", bytes(300))
+
+
+async def test_sequence_numbers_start_with_the_time(autojump_clock: MockClock) -> None:
+    async with open_memory_hosts(1) as [host]:
+        starts = []
+        for _ in range(2):
+            async with open_gossipsub(host) as pubsub:
+                starts.append(int.from_bytes(pubsub.publish("t", b"")[-8:], "big"))
+        assert SEQNO < starts[0] < starts[1]
+
+
+# Peers that come and go
+
+
+async def test_a_peer_that_disconnects_is_forgotten_and_welcome_back(autojump_clock: MockClock) -> None:
+    async with open_pubsubs(2) as (hosts, (one, other)):
+        with one.subscribe("t"), other.subscribe("t") as subscription:
+            for data in (b"first", b"second"):
+                await connect(*hosts)
+                await one.wait_for_peers("t", 1)
+                await other.wait_for_peers("t", 1)
+                one.publish("t", data)
+                assert (await receive(subscription)).data == data
+                await hosts[0]._swarm.connections[hosts[1].peer_id].muxed.aclose()
+                await trio.sleep(1)
+                assert one.peers("t") == other.peers("t") == []
+                assert not one._links
+                assert not one._inbound
+
+
+async def test_a_stream_reset_does_not_end_pubsub(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, subscription):
+        sender = one._host.peer_id
+        for data in (b"1", b"2"):
+            other._inbound[sender].cancel()  # the host resets the stream that `one` writes to
+            await wait_all_tasks_blocked()
+            assert one.peers("t") == one.mesh("t") == []
+            start = trio.current_time()
+            await one.wait_for_peers("t", 1)
+            assert trio.current_time() - start == pytest.approx(REOPEN_FIRST if data == b"1" else 2.0)
+            one.publish("t", data)
+            assert (await receive(subscription)).data == data
+            await trio.sleep(5)
+            assert one.mesh("t") == [other._host.peer_id]
+            assert other.mesh("t") == [sender]
+
+
+async def test_a_stream_that_always_fails_is_opened_again_ever_more_slowly(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (_, _, stranger):
+        script = Hostile(stranger)
+        await trio.sleep(120)
+        waits = [later - earlier for earlier, later in itertools.pairwise(script.opened)]
+        # the identify push with the new protocol came twice at most, each makes one wait end early
+        assert [round(wait) for wait in waits[-5:]] == [4, 8, 16, 30, 30]
+        assert waits[-1] <= REOPEN_MAX + 0.1
+
+
+async def test_a_stream_that_lived_long_is_opened_again_quickly(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, _):
+        for _ in range(3):
+            await trio.sleep(2 * REOPEN_MAX)
+            other._inbound[one._host.peer_id].cancel()
+            await wait_all_tasks_blocked()
+            with trio.fail_after(REOPEN_FIRST + 0.1):
+                await one.wait_for_peers("t", 1)
+
+
+async def test_a_peer_that_is_identified_anew_is_tried_at_once(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        hostile = Hostile(stranger)
+        await trio.sleep(20)
+        stranger.unhandle("/meshsub/1.1.0")
+        script = Script(stranger)
+        with pubsub.subscribe("t"), trio.fail_after(0.5):
+            await script.heard.wait()
+        assert hostile.opened
+        assert host.is_connected(stranger.peer_id)
+
+
+async def test_a_peer_without_pubsub_is_left_alone(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, _, _):
+        await trio.sleep(5)
+        assert not pubsub._links
+
+
+async def test_a_peer_that_does_not_answer_holds_up_nobody(autojump_clock: MockClock) -> None:
+    async with open_pubsubs(2) as (hosts, (one, other)), open_memory_hosts(1) as [lonely]:
+        assert lonely.peers() == []
+        await connect(*hosts)
+        link = one._links.setdefault(lonely.peer_id, type(one._links[hosts[1].peer_id])(lonely.peer_id))
+        one._nursery.start_soon(one._run_link, link)  # as if it had gone before it was noticed
+        with other.subscribe("t") as subscription:
+            await one.wait_for_peers("t", 1)
+            await trio.sleep(100)
+            one.publish("t", b"data")
+            assert (await receive(subscription)).data == b"data"
+
+
+# What others may do
+
+
+async def test_our_stream_starts_with_our_topics_and_no_other_stream_is_written_to(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        script = Script(stranger)
+        stream = await say(stranger, host.peer_id, SUBSCRIBE)
+        with pubsub.subscribe("t"):
+            await trio.sleep(10)
+            pubsub.publish("t", b"data")
+            with trio.move_on_after(60) as scope:
+                await stream.receive_some()  # neither a byte nor an end
+            assert scope.cancelled_caught
+        assert script.received[0].subscriptions == SUBSCRIBE.subscriptions
+        assert [message.data for rpc in script.received for message in rpc.messages] == [b"data"]
+        assert len(script.opened) == 1
+
+
+async def test_a_newer_stream_of_a_peer_replaces_the_older(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        with pubsub.subscribe("t") as subscription:
+            older = await say(stranger, host.peer_id, SUBSCRIBE)
+            await pubsub.wait_for_peers("t", 1)
+            newer = await say(stranger, host.peer_id, SUBSCRIBE, Rpc(messages=(signed(2, "t", b"1"),)))
+            assert (await receive(subscription)).data == b"1"
+            with pytest.raises(StreamReset):
+                await older.receive_some()
+            rpc = Rpc(messages=(signed(2, "t", b"2", SEQNO + 1),))
+            await newer.send_all(encode_delimited(encode_rpc(rpc)))
+            assert (await receive(subscription)).data == b"2"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        encode_delimited(b"\xff\xff\xff"),
+        encode_delimited(b"\x0a\x00" * 5001),
+        b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80",
+        b"\x81\x80\x40",  # announces 1 MiB + 1
+    ],
+)
+async def test_a_malformed_rpc_ends_its_stream_only(garbage: bytes, autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        with pubsub.subscribe("t") as subscription:
+            stream = await say(stranger, host.peer_id, SUBSCRIBE)
+            await pubsub.wait_for_peers("t", 1)
+            await stream.send_all(garbage)
+            with pytest.raises(StreamReset):
+                await stream.receive_some()
+            assert pubsub.peers("t") == [stranger.peer_id]
+            await say(stranger, host.peer_id, Rpc(messages=(signed(2, "t", b"data"),)))
+            assert (await receive(subscription)).data == b"data"
+
+
+async def test_a_peer_that_closes_its_stream_has_said_its_last(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        stream = await say(stranger, host.peer_id, SUBSCRIBE)
+        await stream.send_eof()
+        await pubsub.wait_for_peers("t", 1)
+        await wait_all_tasks_blocked()
+        assert not pubsub._inbound
+        assert await stream.receive_some() == b""
+
+
+async def test_a_peer_that_writes_on_our_stream_and_closes_its_side_still_gets_messages(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        script = Talkative(stranger)
+        await say(stranger, host.peer_id, SUBSCRIBE)
+        await pubsub.wait_for_peers("t", 1)
+        pubsub.publish("t", b"data")
+        await trio.sleep(5)
+        assert [message.data for rpc in script.received for message in rpc.messages] == [b"data"]
+        assert len(script.opened) == 1
+
+
+async def test_a_floodsub_peer_gets_messages(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        script = Script(stranger, ["/floodsub/1.0.0"])
+        await say(stranger, host.peer_id, SUBSCRIBE)
+        with pubsub.subscribe("t"):
+            await pubsub.wait_for_peers("t", 1)
+            pubsub.publish("t", b"data")
+            await trio.sleep(5)
+            assert pubsub.mesh("t") == []
+        assert [message.data for rpc in script.received for message in rpc.messages] == [b"data"]
+        assert not any(rpc.graft or rpc.prune or rpc.ihave for rpc in script.received)
+
+
+async def test_the_newest_version_in_common_is_spoken(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        script = Script(stranger, ["/meshsub/1.0.0", "/meshsub/1.1.0"])
+        await say(stranger, host.peer_id, SUBSCRIBE)
+        with pubsub.subscribe("t"):
+            await pubsub.wait_for_peers("t", 1)
+        await trio.sleep(1)
+        [prune] = [prune for rpc in script.received for prune in rpc.prune]
+        assert prune.backoff == 10  # 1.0 knows no backoff
+
+
+async def test_a_peer_that_reads_nothing_holds_up_nobody_and_is_reset(autojump_clock: MockClock) -> None:
+    async with open_memory_hosts(3) as (host, other, stranger), open_gossipsub(host) as one:
+        deaf = Deaf(stranger)
+        await connect(host, stranger)
+        await say(stranger, host.peer_id, SUBSCRIBE)
+        await one.wait_for_peers("t", 1)
+        async with open_gossipsub(other) as two:
+            await connect(host, other)
+            with two.subscribe("t") as subscription:
+                await one.wait_for_peers("t", 2)
+                start = trio.current_time()
+                for number in range(60):
+                    one.publish("t", b"%d" % number + bytes(100_000))
+                    await receive(subscription)
+                assert trio.current_time() - start < 1
+                assert one.messages_dropped > 0
+                await trio.sleep(WRITE_TIMEOUT + 0.5)
+                assert one.peers("t") == [other.peer_id]
+                assert one.messages_dropped > 0
+                await trio.sleep(5)
+                assert len(deaf.opened) == 2
+
+
+async def test_an_end_while_a_peer_reads_nothing_is_quick(autojump_clock: MockClock) -> None:
+    async with open_memory_hosts(2) as (host, stranger):
+        async with open_gossipsub(host) as pubsub:
+            Deaf(stranger)
+            await connect(host, stranger)
+            await say(stranger, host.peer_id, SUBSCRIBE)
+            await pubsub.wait_for_peers("t", 1)
+            for number in range(20):
+                pubsub.publish("t", b"%d" % number + bytes(100_000))
+            await trio.sleep(1)
+            start = trio.current_time()
+        assert trio.current_time() - start <= 1
+
+
+# Validators
+
+
+async def test_an_async_validator_is_refused(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, _, _):
+
+        async def validator(message: PubsubMessage) -> Verdict:
+            return Verdict.ACCEPT
+
+        with pytest.raises(LocalProtocolError):
+            one.add_validator("t", validator)  # type: ignore[arg-type]
+
+
+async def test_a_validator_that_fails_is_logged_and_costs_one_message(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_pair() as (one, other, subscription):
+
+        def validator(message: PubsubMessage) -> Verdict:
+            if message.data == b"poison":
+                raise KeyError(message.data)
+            return Verdict.REJECT if message.data == b"bad" else Verdict.ACCEPT
+
+        other.add_validator("t", validator)
+        for data in (b"poison", b"bad", b"good"):
+            one.publish("t", data)
+        assert (await receive(subscription)).data == b"good"
+        assert (other.counters.ignored, other.counters.rejected) == (1, 1)
+        [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert "validator of t failed" in record.message
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize("steps", range(0, 260, 9))
+async def test_gossipsub_can_be_cancelled_at_any_point(steps: int) -> None:
+    """Cancels the whole of it after so many rounds of the scheduler, while streams open and messages flow."""
+    async with open_memory_hosts(2) as (host, other), open_gossipsub(other) as far:
+        with far.subscribe("t"), trio.CancelScope() as scope:
+            async with open_gossipsub(host) as pubsub, trio.open_nursery() as nursery:
+
+                async def talk() -> None:
+                    with pubsub.subscribe("t") as subscription:
+                        nursery.start_soon(connect, host, other)
+                        await pubsub.wait_for_peers("t", 1)
+                        await far.wait_for_peers("t", 1)
+                        while True:
+                            pubsub.publish("t", bytes(100_000))
+                            far.publish("t", b"data")
+                            await receive(subscription)
+
+                nursery.start_soon(talk)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert not any(protocol in VERSIONS for protocol in host._handlers)
+        await wait_all_tasks_blocked()
+        assert not pubsub._inbound
