@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from federated.messages import Message, MessageError
 from federated.wire import decode
-from p2p.gossipsub import PubsubMessage, Verdict
+from p2p.gossipsub.events import PubsubMessage, Verdict
 from p2p.peer_id import PeerId
 
 MAX_SEQS = 1024  # sequence numbers remembered of each member; ten a second over a message's lifetime
