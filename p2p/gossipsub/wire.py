@@ -11,7 +11,7 @@ Source: libp2p/specs pubsub/README.md, gossipsub-v1.0.md, gossipsub-v1.1.md, gos
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
 
@@ -237,6 +237,13 @@ def split(rpc: Rpc, limit: int = SPLIT_SIZE) -> list[Rpc]:
     if batch:
         pieces.append(_joined(batch))
     return pieces
+
+
+def slices(rpc: Rpc, count: int) -> Iterator[Rpc]:
+    """`rpc` with at most `count` messages, then its further messages, as many at a time."""
+    yield rpc if len(rpc.messages) <= count else replace(rpc, messages=rpc.messages[:count])
+    for at in range(count, len(rpc.messages), count):
+        yield Rpc(messages=rpc.messages[at : at + count])
 
 
 def _entries(rpc: Rpc) -> Iterator[tuple[str, object, int]]:

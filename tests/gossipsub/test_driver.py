@@ -203,12 +203,55 @@ async def test_the_end_of_the_last_subscription_is_told(autojump_clock: MockCloc
 
 async def test_a_slow_subscriber_loses_the_oldest_messages(autojump_clock: MockClock) -> None:
     async with open_pair() as (one, _, subscription):
-        count = SUBSCRIPTION_QUEUE + 10
-        for number in range(count):
+        for number in range(SUBSCRIPTION_QUEUE + 10):
             one.publish("t", b"%d" % number)
         await trio.sleep(1)
         assert subscription.dropped == 10
         assert (await receive(subscription)).data == b"10"
+
+
+async def test_a_reader_keeps_up_with_a_burst(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, subscription):
+        count = 10 * SUBSCRIPTION_QUEUE
+        for number in range(count):
+            one.publish("t", b"%d" % number)
+        assert one.messages_dropped == 0
+        async for message in subscription:
+            if message.data == b"%d" % (count - 1):
+                break
+        assert (subscription.dropped, other.counters.delivered) == (0, count)
+
+
+async def test_several_readers_share_a_subscription(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, _, subscription):
+        found: list[bytes] = []
+
+        async def read() -> None:
+            found.append((await receive(subscription)).data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            one.publish("t", b"1")
+            one.publish("t", b"2")
+        assert sorted(found) == [b"1", b"2"]
+
+
+async def test_a_reader_that_waits_ends_with_the_subscription(autojump_clock: MockClock) -> None:
+    async with open_memory_hosts(1) as [host], open_gossipsub(host) as pubsub, trio.open_nursery() as nursery:
+        ended = trio.Event()
+
+        async def read(subscription: Subscription) -> None:
+            async for _ in subscription:
+                pass
+            ended.set()
+
+        with pubsub.subscribe("t") as subscription:
+            nursery.start_soon(read, subscription)
+            await wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            await ended.wait()
 
 
 async def test_a_message_published_last_is_still_sent(autojump_clock: MockClock) -> None:

@@ -541,6 +541,40 @@ def test_a_forged_message_does_not_keep_the_true_one_out() -> None:
     assert delivered(receive(router, A, Rpc(messages=(true,)))) == [true.data]
 
 
+def test_an_invalid_signature_flood_is_counted_and_leaves_no_trace() -> None:
+    router = joined(3)
+    true = signed(2, "t", b"data")
+    for number in range(100):
+        raw = encode_message(
+            origin=true.origin,
+            data=b"%d" % number,
+            seqno=true.seqno,
+            topic="t",
+            signature=bytes(64),
+        )
+        assert receive(router, B, Rpc(messages=(decode_message(raw),))) == []
+    assert router.counters.rejected == 100
+    assert len(router._intake.seen) == len(router._history) == 0
+
+
+def test_ihave_spam_is_answered_ten_times_a_heartbeat() -> None:
+    router = joined(2)
+    spam = [Rpc(ihave=(IHave(topic="t", ids=(b"%d" % number,)),)) for number in range(500)]
+    answers = [rpc for entry in spam for rpc in sent(receive(router, A, entry), A)]
+    assert [len(rpc.iwant) for rpc in answers] == [1] * 10
+
+
+def test_idontwant_spam_fills_a_bounded_memory() -> None:
+    router = joined(2)
+    for number in range(100):
+        ids = tuple(b"%d %d" % (number, place) for place in range(512))
+        receive(router, A, Rpc(idontwant=ids))
+    assert len(router._gossip._refusals[A]) == 512
+    for _ in range(5):
+        heartbeat(router)
+    assert not router._gossip._refusals
+
+
 def test_our_own_messages_coming_back_are_ignored() -> None:
     router = joined(2)
     [_, action, _] = router.handle(Publish(topic="t", data=b"data"), 0.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from p2p.gossipsub.wire import (
     encode_message,
     encode_rpc,
     message_size,
+    slices,
     split,
 )
 from tests.gossipsub.support import signed
@@ -209,3 +211,13 @@ def test_a_long_ihave_is_split_into_rpcs_that_rust_accepts() -> None:
 def test_a_message_takes_no_more_than_its_size_in_an_rpc() -> None:
     large = signed(1, "t", bytes(1 << 20))
     assert len(encode_rpc(Rpc(messages=(large,)))) <= message_size(large)
+
+
+@given(rpcs, st.integers(1, 5))
+def test_slices_have_few_messages_and_lose_nothing(rpc: Rpc, count: int) -> None:
+    first, *rest = slices(rpc, count)
+    assert all(0 < len(part.messages) <= count for part in rest)
+    assert len(first.messages) <= count
+    assert sum((part.messages for part in rest), first.messages) == rpc.messages
+    assert all(part == Rpc(messages=part.messages) for part in rest)
+    assert dataclasses.replace(first, messages=rpc.messages) == rpc
