@@ -1,0 +1,308 @@
+"""One round of one member, from training to a decided block.
+
+    TRAIN ────→ own update, or deadline         then our commit is published
+    COMMIT ───→ commits of the live members     then our update is revealed; later commits are late
+    REVEAL ───→ reveals of those                 updates are fetched and validated as they come
+    FETCH ────→ updates of those
+    VALIDATE ─→ verdicts on those
+    AGGREGATE → the model of the valid ones      or a skipped round, when they are too few
+    VOTE ─────→ decided                          see `federated.voting`
+
+From COMMIT to VALIDATE a phase ends when the policy's share of the live members have answered and
+there is enough for a round that counts, or at its deadline; a member that is lost is not waited for.
+While fewer members are live than a vote needs no phase ends; when they are back it gets its time again.
+AGGREGATE waits for our own computing, and goes on without its result at its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from federated.collection import Collection, Status
+from federated.messages import (
+    HASH_SIZE,
+    MAX_EXAMPLES,
+    Block,
+    Body,
+    Certificate,
+    Commit,
+    Hello,
+    Model,
+    Reveal,
+    commitment,
+)
+from federated.roster import ROUNDING, Seat
+from federated.round_events import (
+    Action,
+    Aggregated,
+    AggregateFailed,
+    DigestMismatch,
+    Event,
+    Fetched,
+    FetchFailed,
+    Misbehaved,
+    Phase,
+    PhaseFinished,
+    Publish,
+    Screened,
+    StopTraining,
+    Train,
+    Trained,
+    TrainFailed,
+    Validated,
+    WriteJournal,
+)
+from federated.voting import Voting
+
+ORDER = (
+    Phase.TRAIN,
+    Phase.COMMIT,
+    Phase.REVEAL,
+    Phase.FETCH,
+    Phase.VALIDATE,
+    Phase.AGGREGATE,
+    Phase.VOTE,
+)
+SETTLED = (Status.HERE, Status.VALID, Status.REFUSED, Status.FAILED)
+
+
+class RoundInProgress:
+    """The round `number` on the model `base`; `entries` is its journal.
+
+    Every method ends with what follows from it; `take_actions` has it all, in order.
+    """
+
+    def __init__(self, *, seat: Seat, number: int, base: Model, entries: Sequence[Body], now: float) -> None:
+        self.number = number
+        self.base = base
+        self.phase = Phase.TRAIN
+        self.started = now
+        self.seconds: dict[Phase, float] = {}  # by phase, of those that are over
+        self._seat = seat
+        self._collection = Collection(
+            committee=seat.committee, round_number=number, base=base.digest, max_update=seat.max_update
+        )
+        self._voting = Voting(
+            seat=seat, number=number, base=base, collection=self._collection, entries=entries
+        )
+        self._own = next((entry for entry in entries if isinstance(entry, Reveal)), None)
+        self._training = self._own is None
+        self._entered = now
+        self._deadline = self._end_of(Phase.TRAIN, now)
+        self._held = False  # fewer members are live than a vote needs
+        self._reported: dict[tuple[int, str], bool] = {}
+        self._actions: list[Action] = []
+        if self._own is None:
+            self._actions.append(Train(round=number, base=base))
+        else:
+            self._commit(self._own)
+        self.advance(now)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The decision, once there is one."""
+        return self._voting.certificate
+
+    def take_actions(self) -> list[Action]:
+        """The actions since the last call."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    def handle(self, event: Event, now: float) -> None:
+        """The result of an action of this round."""
+        match event:
+            case Trained():
+                self._handle_trained(event)
+            case TrainFailed():
+                self._training = False
+            case Fetched(root=root):
+                self._actions += self._collection.fetched(root)
+            case FetchFailed(root=root):
+                self._collection.failed(root)
+            case Validated(root=root, rule=rule):
+                self._collection.validated(root, rule)
+            case Aggregated() | Screened() | AggregateFailed():
+                self._voting.handle_aggregate(event)
+            case _:
+                pass  # an event of the task, not of a round
+        self.advance(now)
+
+    def handle_message(self, sender: int, body: Body, now: float) -> None:
+        """A message of this round by member number `sender`."""
+        rule = None
+        match body:
+            case Hello(base=base):
+                if base != self.base.digest and self._is_new(sender, "base"):
+                    peer = self._seat.committee.members[sender]
+                    mismatch = DigestMismatch(
+                        round=self.number, peer=peer, ours=self.base.digest, theirs=base
+                    )
+                    self._actions.append(mismatch)
+            case Commit():
+                rule = self._collection.add_commit(sender, body)
+            case Reveal():
+                rule = self._collection.add_reveal(sender, body)
+            case _:
+                self._voting.handle_message(sender, body, now)
+        if rule is not None and self._is_new(sender, rule):
+            peer = self._seat.committee.members[sender]
+            self._actions.append(Misbehaved(round=self.number, peer=peer, rule=rule))
+        self.advance(now)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due."""
+        if self.phase is Phase.VOTE:
+            return self._voting.next_deadline()
+        return None if self._held else self._deadline
+
+    def handle_timer(self, now: float) -> None:
+        """Lets deadlines pass, and looks again who is live."""
+        self._voting.handle_timer(now)
+        self.advance(now)
+
+    def repeat(self, now: float) -> None:
+        """Says again where we are, for those that missed it, and tries failed fetches again."""
+        bodies: list[Body] = []
+        if self._own is not None:
+            bodies.append(self._commitment(self._own))
+            if self.phase is not Phase.COMMIT:
+                bodies.append(self._own)
+        self._actions += [Publish(body=body) for body in bodies or [self.hello()]]
+        self._fetch(now, retry=True)
+        self.advance(now)
+
+    def hello(self) -> Hello:
+        """What we announce to whoever comes."""
+        return Hello(round=self.number, base=self.base.digest)
+
+    def has_model(self, block: Block) -> bool:
+        """Whether the block's model is the base or was made here."""
+        return self._voting.has_model(block)
+
+    def refused(self) -> list[tuple[int, str]]:
+        """The members whose updates we refused, and the rules they broke."""
+        return sorted(dict.fromkeys([*self._collection.refused(), *self._voting.screened()]))
+
+    def stop_training(self) -> None:
+        """The round is decided or goes on without our update."""
+        if self._training:
+            self._training = False
+            self._actions.append(StopTraining(round=self.number))
+
+    def leave(self, now: float) -> None:
+        """The round is over for us: stops the training, closes the books of the current phase."""
+        self.stop_training()
+        self._finish_phase(now)
+
+    # our own update
+
+    def _handle_trained(self, event: Trained) -> None:
+        if self._own is not None or self.phase not in (Phase.TRAIN, Phase.COMMIT):
+            return
+        self._training = False
+        self._own = Reveal(
+            round=self.number,
+            root=event.root,
+            size=event.size,
+            nonce=self._seat.rng.randbytes(HASH_SIZE),
+            examples=min(event.examples, MAX_EXAMPLES),
+        )
+        self._actions.append(WriteJournal(entries=(self._own,)))
+        self._commit(self._own)
+
+    def _commit(self, own: Reveal) -> None:
+        self._collection.add_commit(self._seat.me, self._commitment(own))
+        self._actions.append(Publish(body=self._commitment(own)))
+
+    def _commitment(self, own: Reveal) -> Commit:
+        committee = self._seat.committee
+        value = commitment(committee.members[self._seat.me], committee.task, self.base.digest, own)
+        return Commit(round=self.number, commitment=value)
+
+    # the phases
+
+    def advance(self, now: float) -> None:
+        """Goes through all phases that are over; to be called when other members are live than before."""
+        live = len(self._seat.roster.live(now))
+        if live < self._seat.committee.quorum:
+            self._held = True
+        elif self._held:
+            self._held = False
+            self._deadline = max(self._deadline, self._end_of(self.phase, now))
+        while self.phase is not Phase.VOTE and self._is_over(now):
+            self._enter(ORDER[ORDER.index(self.phase) + 1], now)
+        self._fetch(now, retry=False)
+        self._actions += self._voting.advance(now)
+
+    def _is_over(self, now: float) -> bool:
+        """Whether the current phase has what it waits for, or its deadline has passed."""
+        expired = now >= self._deadline and not self._held
+        collection = self._collection
+        match self.phase:
+            case Phase.TRAIN:
+                return expired or not self._training
+            case Phase.AGGREGATE:
+                return expired or self._voting.is_prepared()
+            case Phase.COMMIT:
+                idle = [self._seat.me] if self._own is None and not self._training else []
+                waiting = [member for member in self._seat.roster.live(now) if member not in idle]
+                answered = useful = collection.committed()
+            case Phase.REVEAL:
+                waiting = self._live_among(collection.committed(), now)
+                answered = useful = collection.revealed()
+            case Phase.FETCH:
+                waiting = self._live_among(collection.revealed(), now)
+                answered = collection.with_status(*SETTLED)
+                useful = collection.with_status(Status.HERE, Status.VALID)
+            case _:
+                waiting = collection.with_status(Status.HERE, Status.VALID)
+                answered = useful = collection.with_status(Status.VALID)
+        if self._held:
+            return False
+        needed = ceil(self._seat.policy.quorum * len(waiting) - ROUNDING)
+        enough = sum(member in answered for member in waiting) >= needed
+        return expired or (enough and len(useful) >= self._seat.minimum)
+
+    def _live_among(self, members: Sequence[int], now: float) -> list[int]:
+        return [member for member in members if self._seat.roster.is_live(member, now)]
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self._finish_phase(now)
+        self.phase = phase
+        self._deadline = self._end_of(phase, self.started if phase is Phase.COMMIT else now)
+        match phase:
+            case Phase.REVEAL:
+                self._collection.close()
+                if self._own is not None:
+                    self._collection.add_reveal(self._seat.me, self._own)
+                    self._actions.append(Publish(body=self._own))
+                self.stop_training()
+            case Phase.AGGREGATE:
+                self._voting.prepare()
+            case Phase.VOTE:
+                self._voting.start(now)
+            case _:
+                pass
+
+    def _finish_phase(self, now: float) -> None:
+        self.seconds[self.phase] = now - self._entered
+        self._actions.append(PhaseFinished(round=self.number, phase=self.phase, seconds=now - self._entered))
+        self._entered = now
+
+    def _end_of(self, phase: Phase, start: float) -> float:
+        """The deadline of a phase; commits have the time that others may train on top, from the start."""
+        policy = self._seat.policy
+        training = policy.train_deadline_s if phase in (Phase.TRAIN, Phase.COMMIT) else 0.0
+        return start + training + (0.0 if phase is Phase.TRAIN else policy.phase_deadline_s)
+
+    def _fetch(self, now: float, *, retry: bool) -> None:
+        if self.phase not in (Phase.TRAIN, Phase.COMMIT):
+            live = self._seat.live_peers(now)
+            self._actions += self._collection.fetches(live, self._voting.checking, retry)
+
+    def _is_new(self, member: int, rule: str) -> bool:
+        """Whether this was not reported before in this round."""
+        known = (member, rule) in self._reported
+        self._reported[member, rule] = True
+        return not known

@@ -1,0 +1,80 @@
+"""Which members are there: who is waited for, and whether there are enough to decide anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from federated.committee import Committee
+from federated.manifest import RoundPolicy
+from p2p.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from random import Random
+
+ROUNDING = 1e-9  # so that a share of 0.1 of 30 members is 3, whatever the last bit says
+
+
+class Roster:
+    """Members by their number. One is live when it was heard from, and is connected or was heard lately.
+
+    A connection alone does not count: a peer that has only just started may not listen yet. Whoever
+    is lost is not live until it is heard again, perhaps through others.
+    """
+
+    def __init__(self, size: int, me: int, window: float) -> None:
+        self._size = size
+        self._me = me
+        self._window = window  # seconds for which a member that is not connected counts as live
+        self._heard: dict[int, float] = {}
+        self._connected: dict[int, bool] = {}
+
+    def hear(self, member: int, now: float) -> None:
+        """A message by the member came in."""
+        self._heard[member] = now
+
+    def connect(self, member: int) -> None:
+        """There is a connection to the member."""
+        self._connected[member] = True
+
+    def lose(self, member: int) -> None:
+        """The last connection to the member is gone."""
+        self._connected.pop(member, None)
+        self._heard.pop(member, None)
+
+    def is_live(self, member: int, now: float) -> bool:
+        """Whether the member is there, as far as we know; we always are."""
+        heard = self._heard.get(member)
+        if heard is None:
+            return member == self._me
+        return member in self._connected or now - heard <= self._window
+
+    def live(self, now: float) -> list[int]:
+        """The members that are there, ascending."""
+        return [member for member in range(self._size) if self.is_live(member, now)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Our place in a task and its terms: what stays the same from round to round."""
+
+    committee: Committee
+    me: int
+    sign: Callable[[bytes], bytes]
+    rng: Random
+    policy: RoundPolicy
+    max_update: int  # bytes
+    roster: Roster
+    period: float  # seconds after which own messages are repeated
+
+    @property
+    def minimum(self) -> int:
+        """The updates without which a round is skipped."""
+        return max(1, ceil(self.policy.min_updates * self.committee.size - ROUNDING))
+
+    def live_peers(self, now: float) -> tuple[PeerId, ...]:
+        """The other members that are there."""
+        live = self.roster.live(now)
+        return tuple(self.committee.members[number] for number in live if number != self.me)

@@ -1,0 +1,347 @@
+"""The rounds of one task, as one member goes through them. Without I/O: the driver carries out actions.
+
+    IDLE ──Started──→ SYNC ──enough listen──→ TRAIN → COMMIT → REVEAL → FETCH → VALIDATE → AGGREGATE → VOTE
+                       │                        ↑                                                       │
+                       │ catching up: from here │ next round                                    decided │
+                       │ or any phase, by a     │                                                       │
+                       └────────────────────→ CERTIFIED, once the model is at hand ←────────────────────┘
+                         certificate of others  │
+                                                └ after the last round ──→ FINISHED
+
+SYNC waits until a quorum of the members was heard, then for the others until a deadline: fast members
+do not begin before slow ones listen. The phases are in `federated.phases`, the votes in
+`federated.agreement`; what goes in and comes out is in `federated.round_events`.
+
+How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `next_deadline()`, return
+actions; carry them out in order. The first event is `Started`. `now` is a monotonic clock in seconds;
+no wall clock decides anything. After `TaskFinished`, keep it going for the members that are behind.
+
+Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead
+answers any message of an older round with the newest certificate, at most once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from federated.committee import Committee, Verify, verify_signature
+from federated.manifest import TaskManifest
+from federated.messages import Body, Certificate, Hello, Model
+from federated.phases import RoundInProgress
+from federated.roster import Roster, Seat
+from federated.round_events import (
+    Action,
+    Adopt,
+    AdoptFailed,
+    Aggregated,
+    Checkpoint,
+    Event,
+    MessageReceived,
+    Misbehaved,
+    ModelAdopted,
+    PeerConnected,
+    PeerLost,
+    Phase,
+    Publish,
+    RoundFinished,
+    Started,
+    TaskFinished,
+)
+from p2p.errors import InvalidInput, LocalProtocolError
+from p2p.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from random import Random
+
+REPEATS = 4  # repetitions of own messages in the deadline of a phase ...
+MIN_PERIOD, MAX_PERIOD = 0.25, 5.0  # ... and their limits, in seconds
+LIVE_PERIODS = 4  # silent periods after which a member that is not connected no longer counts as live
+ANSWER_GAP = 1.0  # seconds between two certificates sent to members that are behind
+MAX_EARLY = 64  # messages of the next round kept of each member; 4 KiB each
+
+
+class RoundMachine:
+    """The rounds of the task in `manifest`, for the member `peer`.
+
+    `sign` makes the Ed25519 signature of that peer. `rng` hides updates until they are revealed: in
+    production it must be unpredictable. Raises `InvalidInput` when `peer` is not a member.
+    """
+
+    def __init__(
+        self,
+        *,
+        manifest: TaskManifest,
+        peer: PeerId,
+        sign: Callable[[bytes], bytes],
+        rng: Random,
+        verify: Verify = verify_signature,
+    ) -> None:
+        committee = Committee(manifest.task_id, manifest.peer_ids, verify)
+        me = committee.number(peer)
+        if me is None:
+            raise InvalidInput(f"{peer} is not a member of the task {manifest.name}")
+        period = min(max(manifest.policy.phase_deadline_s / REPEATS, MIN_PERIOD), MAX_PERIOD)
+        self._rounds = manifest.rounds
+        self._committee = committee
+        self._roster = Roster(committee.size, me, LIVE_PERIODS * period)
+        self._seat = Seat(
+            committee=committee,
+            me=me,
+            sign=sign,
+            rng=rng,
+            policy=manifest.policy,
+            max_update=manifest.max_update_bytes,
+            roster=self._roster,
+            period=period,
+        )
+        self._phase = Phase.IDLE
+        self._done = 0  # the last round that is certified, with its model at hand
+        self._model: Model | None = None
+        self._certificate: Certificate | None = None
+        self._entries: tuple[Body, ...] = ()
+        self._current: RoundInProgress | None = None
+        self._adopting: Certificate | None = None
+        self._retry_at: float | None = None  # when to ask for the adopted model again
+        self._sync_until: float | None = None
+        self._early: dict[int, list[Body]] = {}  # what members said about the next round
+        self._repeat_at = 0.0
+        self._answered_at = self._greeted_at = float("-inf")
+        self._actions: list[Action] = []
+
+    @property
+    def phase(self) -> Phase:
+        """Where the machine is."""
+        if self._current is None or self._adopting is not None:
+            return self._phase
+        return self._current.phase
+
+    @property
+    def round(self) -> int:
+        """The round in progress, or the one to begin; after the last, the number behind it."""
+        return self._done + 1
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What is to be done after `event`; `LocalProtocolError` unless `Started` comes first, once."""
+        if isinstance(event, Started) != (self._phase is Phase.IDLE):
+            raise LocalProtocolError("Started is the first event, and comes once")
+        match event:
+            case Started():
+                self._start(event, now)
+            case MessageReceived(sender=peer) | PeerConnected(peer=peer) | PeerLost(peer=peer):
+                number = self._committee.number(peer)
+                if number is not None and number != self._seat.me:
+                    self._handle_member(number, event, now)
+            case ModelAdopted() | AdoptFailed():
+                self._handle_adoption(event, now)
+            case _:
+                expected = self._adopting is None or isinstance(event, Aggregated)
+                if expected and self._current is not None and self._current.number == event.round:
+                    self._current.handle(event, now)
+        return self._settle(now)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due."""
+        if self._phase in (Phase.IDLE, Phase.FINISHED):
+            return None
+        deadlines = [self._repeat_at, self._sync_until, self._retry_at]
+        if self._current is not None and self._adopting is None:
+            deadlines.append(self._current.next_deadline())
+        return min(at for at in deadlines if at is not None)
+
+    def handle_timer(self, now: float) -> list[Action]:
+        """What is to be done now that time has passed."""
+        if self._phase in (Phase.IDLE, Phase.FINISHED):
+            return []
+        if self._adopting is not None and self._retry_at is not None and now >= self._retry_at:
+            self._adopt(self._adopting, now)
+        if self._current is not None and self._adopting is None:
+            self._current.handle_timer(now)
+        if now >= self._repeat_at:
+            self._repeat(now)
+        return self._settle(now)
+
+    # the members
+
+    def _handle_member(
+        self, number: int, event: MessageReceived | PeerConnected | PeerLost, now: float
+    ) -> None:
+        match event:
+            case MessageReceived(body=body):
+                self._roster.hear(number, now)
+                self._receive(number, body, now)
+            case PeerConnected():
+                self._roster.connect(number)
+                if now >= self._greeted_at + MIN_PERIOD and self._phase is not Phase.FINISHED:
+                    self._greet(now)
+            case PeerLost():
+                self._roster.lose(number)
+        if self._current is not None and self._adopting is None:
+            self._current.advance(now)
+
+    def _receive(self, number: int, body: Body, now: float) -> None:
+        if body.round <= self._done:
+            self._answer(body, now)
+        elif body.round > self._rounds:
+            return
+        elif isinstance(body, Certificate):
+            self._receive_certificate(number, body, now)
+        elif self._current is not None and self._adopting is None and body.round == self._current.number:
+            self._current.handle_message(number, body, now)
+        elif not isinstance(body, Hello):
+            reached = self._done if self._current is None else self._current.number
+            reached = reached if self._adopting is None else self._adopting.round
+            kept = self._early.setdefault(number, [])
+            if body.round == reached + 1 and len(kept) < MAX_EARLY and body not in kept:
+                kept.append(body)
+
+    def _receive_certificate(self, number: int, certificate: Certificate, now: float) -> None:
+        if self._adopting is not None and certificate.round <= self._adopting.round:
+            return
+        if self._committee.accepts_certificate(certificate):
+            self._decide(certificate, now)
+        else:
+            peer = self._committee.members[number]
+            self._actions.append(Misbehaved(round=certificate.round, peer=peer, rule="signature"))
+
+    def _answer(self, body: Body, now: float) -> None:
+        """To a member that is behind: our newest certificate, unless somebody has just sent it."""
+        if isinstance(body, Certificate) and body.round == self._done:
+            self._answered_at = now
+        elif self._certificate is not None and now >= self._answered_at + ANSWER_GAP:
+            self._answered_at = now
+            self._actions.append(Publish(body=self._certificate))
+
+    def _greet(self, now: float) -> None:
+        self._greeted_at = now
+        if self._model is not None:
+            self._actions.append(Publish(body=Hello(round=self.round, base=self._model.digest)))
+
+    def _repeat(self, now: float) -> None:
+        self._repeat_at = now + self._seat.period
+        if self._current is not None and self._adopting is None:
+            self._current.repeat(now)
+        else:
+            self._greet(now)
+
+    # from round to round
+
+    def _start(self, event: Started, now: float) -> None:
+        self._phase = Phase.SYNC
+        self._certificate = event.certificate
+        self._model = event.initial if event.certificate is None else event.certificate.block.model
+        self._done = 0 if event.certificate is None else event.certificate.round
+        self._entries = tuple(entry for entry in event.entries if entry.round == self.round)
+        self._repeat_at = now + self._seat.period
+        if self._done >= self._rounds:
+            self._phase = Phase.FINISHED
+            self._actions.append(TaskFinished(model=self._model))
+        else:
+            self._greet(now)
+
+    def _settle(self, now: float) -> list[Action]:
+        """Begins and ends rounds as far as can be, and returns the actions so far."""
+        while self._step(now):
+            pass
+        if self._current is not None:
+            self._actions += self._current.take_actions()
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _step(self, now: float) -> bool:
+        """Goes on by one step where one is due; whether it was."""
+        current, adopting = self._current, self._adopting
+        if current is not None:
+            self._actions += current.take_actions()
+            if adopting is not None and current.has_model(adopting.block):
+                return self._finish(adopting, catch_up=False, now=now)
+            if adopting is None and current.certificate is not None:
+                return self._decide(current.certificate, now)
+        return self._phase is Phase.SYNC and self._is_synced(now) and self._begin(now)
+
+    def _is_synced(self, now: float) -> bool:
+        """Whether enough members listen, and the others had their time or are at work already."""
+        live = len(self._roster.live(now))
+        if live < self._committee.quorum:
+            self._sync_until = None
+            return False
+        if self._sync_until is None:
+            self._sync_until = now + self._seat.policy.phase_deadline_s
+        return live == self._committee.size or now >= self._sync_until or any(self._early.values())
+
+    def _begin(self, now: float) -> bool:
+        """Begins the next round, with what was said about it already."""
+        if self._model is None:
+            return False
+        self._phase, self._sync_until = Phase.TRAIN, None
+        number, entries, self._entries = self.round, self._entries, ()
+        self._current = RoundInProgress(
+            seat=self._seat, number=number, base=self._model, entries=entries, now=now
+        )
+        early, self._early = self._early, {}
+        for member, bodies in sorted(early.items()):
+            for body in bodies:
+                if body.round == number:
+                    self._current.handle_message(member, body, now)
+        return True
+
+    def _decide(self, certificate: Certificate, now: float) -> bool:
+        """A round is decided, ours or a later one: it is finished once we have its model."""
+        current = self._current
+        if current is not None:
+            if current.has_model(certificate.block):
+                return self._finish(certificate, catch_up=False, now=now)
+            current.stop_training()
+        self._adopting = certificate
+        self._phase, self._sync_until = Phase.CERTIFIED, None
+        self._adopt(certificate, now)
+        return True
+
+    def _adopt(self, certificate: Certificate, now: float) -> None:
+        """Asks for the model: first from live signers, then from whoever else may have it."""
+        self._retry_at = None
+        live, signers = self._roster.live(now), [number for number, _ in certificate.votes]
+        others = [number for number in range(self._committee.size) if number != self._seat.me]
+        others.sort(key=lambda number: (number not in live, number not in signers))
+        holders = tuple(self._committee.members[number] for number in others)
+        self._actions.append(Adopt(certificate=certificate, holders=holders))
+
+    def _handle_adoption(self, event: ModelAdopted | AdoptFailed, now: float) -> None:
+        if self._adopting is None or self._adopting.round != event.round:
+            return
+        if isinstance(event, ModelAdopted):
+            self._finish(self._adopting, catch_up=True, now=now)
+        else:
+            self._retry_at = now + self._seat.period
+
+    def _finish(self, certificate: Certificate, *, catch_up: bool, now: float) -> bool:
+        """The round is certified and its model is here: saves both, and goes on."""
+        block, current, self._current = certificate.block, self._current, None
+        if current is not None:
+            current.leave(now)
+            self._actions += current.take_actions()
+        ours = current if current is not None and current.number == certificate.round else None
+        self._actions.append(Checkpoint(certificate=certificate))
+        self._answered_at = now  # votes still under way are no sign that their sender is behind
+        if not catch_up and certificate.votes[0][0] == self._seat.me:
+            self._actions.append(Publish(body=certificate))  # spares the others to ask for it
+        refused = [] if ours is None else ours.refused()
+        finished = RoundFinished(
+            round=certificate.round,
+            model=block.model,
+            skipped=block.skipped,
+            participants=self._committee.peers(block.participants),
+            refused=tuple((self._committee.members[number], rule) for number, rule in refused),
+            seconds=0.0 if ours is None else now - ours.started,
+            phases={} if ours is None else ours.seconds,
+            catch_up=catch_up,
+        )
+        self._actions.append(finished)
+        self._adopting = self._retry_at = None
+        self._done, self._model, self._certificate = certificate.round, block.model, certificate
+        self._entries = ()
+        if self._done < self._rounds:
+            return self._begin(now)
+        self._phase, self._early = Phase.FINISHED, {}
+        self._actions.append(TaskFinished(model=block.model))
+        return True

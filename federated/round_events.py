@@ -1,0 +1,330 @@
+"""What the round machine is told (events) and what it asks for (actions).
+
+Actions are carried out in the order given. `WriteJournal` and `Checkpoint` are durable before the
+next one begins; `Publish` hands a message to gossip. The others start work whose result comes back
+as an event of the same round; results that nobody waits for any more are ignored, so the work of a
+round can be dropped at its `RoundFinished`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from federated.messages import Body, Certificate, Model
+from p2p.peer_id import PeerId
+
+
+class Phase(Enum):
+    """Where a machine is in its round; drawn in `federated.round`."""
+
+    IDLE = "idle"
+    SYNC = "sync"
+    TRAIN = "train"
+    COMMIT = "commit"
+    REVEAL = "reveal"
+    FETCH = "fetch"
+    VALIDATE = "validate"
+    AGGREGATE = "aggregate"
+    VOTE = "vote"
+    CERTIFIED = "certified"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One update to aggregate: whose, where its bytes are, and the examples it stands for."""
+
+    peer: PeerId
+    root: bytes
+    size: int
+    examples: int
+
+
+Inputs = tuple[Input, ...]  # in the order of their roots, each root once
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The first event. `initial` is the model before round 1, which every member makes for itself.
+
+    After a restart: `certificate` is the one in the checkpoint, `entries` is the journal in the
+    order written. The checkpoint's model, and our own update when the journal has one, are at hand.
+    """
+
+    initial: Model
+    certificate: Certificate | None = None
+    entries: tuple[Body, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReceived:
+    """A decoded, fresh message of this task; `sender` is the signed origin of the gossip message."""
+
+    sender: PeerId
+    body: Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConnected:
+    """There is a connection to `peer`."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLost:
+    """The last connection to `peer` is gone."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """`Train` is done; the update's bytes are in the blob store and stay there over a crash."""
+
+    round: int
+    root: bytes
+    size: int
+    examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainFailed:
+    """`Train` came to nothing; this peer has no update in the round."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """The bytes behind `root` are at hand."""
+
+    round: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFailed:
+    """No holder gave the bytes behind `root`."""
+
+    round: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """The update was checked on its own; `rule` is the rule it breaks, None when it is fine."""
+
+    round: int
+    root: bytes
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """Some of `inputs` do not fit the rest: (root, rule) of each; nothing was aggregated."""
+
+    round: int
+    inputs: Inputs
+    refused: tuple[tuple[bytes, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregated:
+    """The model that `inputs` make. Its bytes are at hand until the round is finished."""
+
+    round: int
+    inputs: Inputs
+    model: Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateFailed:
+    """`inputs` do not make a model."""
+
+    round: int
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAdopted:
+    """The certificate's model was fetched, has the certified digest, and is at hand."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptFailed:
+    """No holder gave the certificate's model; the machine asks again after a while."""
+
+    round: int
+
+
+Event = (
+    Started
+    | MessageReceived
+    | PeerConnected
+    | PeerLost
+    | Trained
+    | TrainFailed
+    | Fetched
+    | FetchFailed
+    | Validated
+    | Screened
+    | Aggregated
+    | AggregateFailed
+    | ModelAdopted
+    | AdoptFailed
+)
+
+
+# Actions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteJournal:
+    """Append the entries, in order, and sync them to disk before going on."""
+
+    entries: tuple[Body, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Save certificate and its model together, whole or not at all, and sync; then the journal may go."""
+
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """Put the body in an envelope and publish it on the task's topic."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Train on the current model → `Trained` or `TrainFailed`."""
+
+    round: int
+    base: Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopTraining:
+    """The update of the round would come too late."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Get the bytes behind `root`, from the store or a holder, best first → `Fetched` or `FetchFailed`."""
+
+    round: int
+    root: bytes
+    size: int
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validate:
+    """Check one update that is at hand, on its own → `Validated`."""
+
+    round: int
+    input: Input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """Screen, then average, updates that are at hand → `Aggregated`, `Screened` or `AggregateFailed`."""
+
+    round: int
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """Get the certificate's model from the store or a holder → `ModelAdopted` or `AdoptFailed`.
+
+    A later one replaces it. The bytes must have the certificate's digest, or they are not its model.
+    """
+
+    certificate: Certificate
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseFinished:
+    """For the log: a phase of the round took `seconds`."""
+
+    round: int
+    phase: Phase
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundFinished:
+    """`model` is the current model now, and saved. What was asked for in this round is void.
+
+    `catch_up` is set when the model was fetched instead of computed. `refused` holds what this
+    peer refused: (whose update, rule). `phases` are seconds by phase, for as far as this peer went.
+    """
+
+    round: int
+    model: Model
+    skipped: bool
+    participants: tuple[PeerId, ...]
+    refused: tuple[tuple[PeerId, str], ...]
+    seconds: float
+    phases: Mapping[Phase, float]
+    catch_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFinished:
+    """The last round is done. The machine goes on answering members that are behind."""
+
+    model: Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestMismatch:
+    """For the log: `peer` has another model than we, from the same round and inputs."""
+
+    round: int
+    peer: PeerId
+    ours: bytes
+    theirs: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misbehaved:
+    """For the log and the score: `peer` broke `rule`; `Misbehaved.RULES` in `federated.round` lists them."""
+
+    round: int
+    peer: PeerId
+    rule: str
+
+
+Action = (
+    WriteJournal
+    | Checkpoint
+    | Publish
+    | Train
+    | StopTraining
+    | Fetch
+    | Validate
+    | Aggregate
+    | Adopt
+    | PhaseFinished
+    | RoundFinished
+    | TaskFinished
+    | DigestMismatch
+    | Misbehaved
+)

@@ -1,0 +1,201 @@
+"""The vote phase of a round: answers what the agreement asks, out of the collected updates.
+
+What we propose: in view 1 all updates that came in time; later, since not everybody may have the
+updates of members that are gone, those of the live members when they are enough. When each member
+has led in vain, leaders propose to skip the round: nothing is missing for that, anywhere.
+
+What we vote for: a model that we made ourselves from the same updates; a skip when we have too few
+updates too, or when each member has led in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from federated.agreement import Agreement, AgreementAction, CheckProposal, Decided, Offence, ProposalWanted
+from federated.assembly import Assembly, Draft
+from federated.collection import Collection, Status
+from federated.messages import Block, Body, Certificate, Model, Propose
+from federated.roster import Seat
+from federated.round_events import (
+    Action,
+    Aggregated,
+    AggregateFailed,
+    DigestMismatch,
+    Inputs,
+    Misbehaved,
+    Publish,
+    Screened,
+    WriteJournal,
+)
+
+MIN_VIEWS = 8  # views before a round is given up, also when a few members have led in fewer
+
+
+class Voting:
+    """Our part in the agreement on one round; `entries` is the round's journal."""
+
+    def __init__(
+        self, *, seat: Seat, number: int, base: Model, collection: Collection, entries: Sequence[Body]
+    ) -> None:
+        self.certificate: Certificate | None = None
+        self._seat = seat
+        self._number = number
+        self._collection = collection
+        self._assembly = Assembly(
+            committee=seat.committee, round_number=number, base=base, minimum=seat.minimum
+        )
+        self._agreement = Agreement(
+            committee=seat.committee,
+            me=seat.me,
+            round_number=number,
+            base=base.digest,
+            sign=seat.sign,
+            timeout=seat.policy.phase_deadline_s,
+            period=seat.period,
+        )
+        self._agreement.restore(entries)
+        self._last_resort = max(MIN_VIEWS, seat.committee.size) + 1  # from this view on, only a skip
+        self._started = False
+        self._candidates: Inputs = ()
+        self._wanted: tuple[int, Inputs] | None = None  # the view that waits for our proposal
+        self._check: Propose | None = None  # the proposal that waits for our verdict
+        self._actions: list[Action] = []
+
+    @property
+    def checking(self) -> tuple[int, ...]:
+        """The members whose updates are needed to check a proposal."""
+        return () if self._check is None else self._participants(self._check.block)
+
+    def prepare(self) -> None:
+        """Settles what we propose: asks for the aggregate of what is valid now."""
+        self._candidates = self._collection.inputs(self._collection.candidates())
+        self._actions += self._assembly.ask(self._candidates)
+
+    def is_prepared(self) -> bool:
+        """Whether we know what our candidates come to."""
+        self._actions += self._assembly.ask(self._candidates)
+        return self._assembly.draft(self._candidates) is not None
+
+    def start(self, now: float) -> None:
+        """Begins to vote."""
+        self._started = True
+        self._absorb(self._agreement.start(now), now)
+
+    def handle_message(self, sender: int, body: Body, now: float) -> None:
+        """A proposal, vote or proof, also before the start."""
+        self._absorb(self._agreement.handle_message(sender, body, now), now)
+
+    def handle_aggregate(self, event: Aggregated | Screened | AggregateFailed) -> None:
+        """What came of an `Aggregate`."""
+        self._assembly.handle(event)
+
+    def handle_timer(self, now: float) -> None:
+        """Lets the agreement's deadlines pass."""
+        self._absorb(self._agreement.handle_timer(now), now)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due."""
+        return self._agreement.next_deadline()
+
+    def has_model(self, block: Block) -> bool:
+        """Whether the block's model is the base or was made here."""
+        return self._assembly.has_model(block)
+
+    def screened(self) -> list[tuple[int, str]]:
+        """The members whose updates screening refused out of our candidates, and the rules."""
+        return self._assembly.refused(self._candidates)
+
+    def advance(self, now: float) -> list[Action]:
+        """Answers what can be answered now; all actions since the last call."""
+        while self._started and self.certificate is None and self._answer(now):
+            pass
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _answer(self, now: float) -> bool:
+        """Answers one question; whether there was one with an answer."""
+        if not self._seat.roster.is_live(self._agreement.leader, now):
+            actions = self._agreement.skip_leader(now)
+            self._absorb(actions, now)
+            if actions:
+                return True
+        if self._wanted is not None:
+            draft = self._draft(*self._wanted)
+            if draft is not None:
+                view, self._wanted = self._wanted[0], None
+                self._absorb(self._agreement.propose(view, draft.block, draft.roots, now), now)
+                return True
+        if self._check is not None:
+            proposal, verdict = self._check, self._verdict(self._check)
+            if verdict is not None:
+                self._check = None
+                self._absorb(self._agreement.handle_checked(proposal.block.hash, verdict, now), now)
+                return True
+        return False
+
+    def _absorb(self, actions: Sequence[AgreementAction], now: float) -> None:
+        for action in actions:
+            match action:
+                case Publish() | WriteJournal():
+                    self._actions.append(action)
+                case ProposalWanted(view=view):
+                    self._wanted = (view, self._selection(view, now))
+                case CheckProposal(proposal=proposal):
+                    self._check = proposal
+                case Decided(certificate=certificate):
+                    self.certificate = certificate
+                case Offence(member=member, rule=rule):
+                    peer = self._seat.committee.members[member]
+                    self._actions.append(Misbehaved(round=self._number, peer=peer, rule=rule))
+
+    # what we propose
+
+    def _selection(self, view: int, now: float) -> Inputs:
+        present_peers = (self._seat.committee.members[self._seat.me], *self._seat.live_peers(now))
+        present = tuple(item for item in self._candidates if item.peer in present_peers)
+        return present if view > 1 and len(present) >= self._seat.minimum else self._candidates
+
+    def _draft(self, view: int, inputs: Inputs) -> Draft | None:
+        if view >= self._last_resort:
+            return self._assembly.skip()
+        self._actions += self._assembly.ask(inputs)
+        return self._assembly.draft(inputs)
+
+    # what we vote for
+
+    def _verdict(self, proposal: Propose) -> bool | None:
+        """Whether to vote for the proposal; None while that is open."""
+        block = proposal.block
+        if block.skipped:
+            return self._skip_verdict(proposal)
+        numbers = self._participants(block)
+        inputs = self._collection.inputs(numbers)
+        if len(inputs) < block.participants.bit_count():
+            return None if numbers and numbers[-1] < self._seat.committee.size else False
+        statuses = [self._collection.status(number) for number in numbers]
+        if tuple(item.root for item in inputs) != proposal.inputs or Status.REFUSED in statuses:
+            return False
+        if any(status is not Status.VALID for status in statuses):
+            return None
+        self._actions += self._assembly.ask(inputs)
+        draft = self._assembly.draft(inputs)
+        if draft is None:
+            return None
+        ours, theirs = draft.block.model.digest, block.model.digest
+        if ours != theirs and draft.roots == proposal.inputs:
+            peer = self._seat.committee.members[self._agreement.leader]
+            self._actions.append(DigestMismatch(round=self._number, peer=peer, ours=ours, theirs=theirs))
+        return draft.block == block
+
+    def _skip_verdict(self, proposal: Propose) -> bool | None:
+        if proposal.block != self._assembly.skip().block:
+            return False
+        ours = self._assembly.draft(self._candidates)
+        too_few = ours is not None and ours.block.skipped
+        return True if too_few or self._agreement.view >= self._last_resort else None
+
+    def _participants(self, block: Block) -> tuple[int, ...]:
+        return tuple(
+            number for number in range(block.participants.bit_length()) if block.participants >> number & 1
+        )

@@ -1,0 +1,268 @@
+"""Announcements as bytes: one canonical msgpack map each, at most 4 KiB, strictly decoded.
+
+The map holds `kind`, `task`, `round`, `seq`, `expiry` and the fields of the body. Decoding refuses
+unknown and missing keys, wrong types, lengths and ranges, and every other encoding than our own.
+Lists are one blob of fixed-size items: update roots (32 bytes), votes (member index, signature).
+Source: https://github.com/msgpack/msgpack/blob/master/spec.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import msgpack
+
+from federated.manifest import MAX_MEMBERS, MAX_ROUNDS
+from federated.messages import (
+    HASH_SIZE,
+    MAX_COUNT,
+    MAX_EXAMPLES,
+    MAX_VIEW,
+    NO_BLOCK,
+    SIGNATURE_SIZE,
+    Block,
+    Body,
+    Certificate,
+    Choice,
+    Commit,
+    Hello,
+    Message,
+    MessageError,
+    Model,
+    Proof,
+    Propose,
+    Reveal,
+    Vote,
+    inputs_hash,
+)
+from p2p.errors import LocalProtocolError
+
+MAX_MESSAGE = 4096  # bytes; gossip carries announcements only
+MAX_TIME = 1 << 40  # unix seconds; some 35 000 years
+MAX_SEQ = (1 << 63) - 1
+VOTE_SIZE = 1 + SIGNATURE_SIZE  # bytes; member index and signature
+
+
+def encode(message: Message) -> bytes:
+    """The canonical bytes. Raises `LocalProtocolError` when they are over `MAX_MESSAGE`."""
+    kind, fields = _fields(message.body)
+    head = {"kind": kind, "task": message.task, "round": message.body.round}
+    data: bytes = msgpack.packb({**head, "seq": message.seq, "expiry": message.expiry, **fields})
+    if len(data) > MAX_MESSAGE:
+        raise LocalProtocolError(f"{kind} of {len(data)} bytes is over the limit of {MAX_MESSAGE}")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """The message in `data`. Raises `MessageError`, and nothing else, for whatever is not one."""
+    values = _unpack(data)
+    kind = values.get("kind")
+    rules = _RULES.get(kind) if isinstance(kind, str) else None
+    if rules is None:
+        raise MessageError("unknown kind of message")
+    if values.keys() != rules.keys():
+        raise MessageError(f"{kind} does not have the fields of its kind")
+    for name, check in rules.items():
+        if not check(values[name]):
+            raise MessageError(f"{kind}: {name} has a wrong type, length or value")
+    body = _BUILDERS[str(kind)](values)
+    message = Message(task=values["task"], seq=values["seq"], expiry=values["expiry"], body=body)
+    if encode(message) != data:  # keys in another order or twice, longer integers
+        raise MessageError(f"{kind} is not in its canonical form")
+    return message
+
+
+def encode_entry(task: bytes, body: Body) -> bytes:
+    """`body` for the journal."""
+    return encode(Message(task=task, seq=0, expiry=0, body=body))
+
+
+def decode_entry(task: bytes, data: bytes) -> Body:
+    """The body that `encode_entry` wrote. Raises `MessageError`, also for an entry of another task."""
+    message = decode(data)
+    if message.task != task:
+        raise MessageError("the entry belongs to another task")
+    return message.body
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_MESSAGE:
+        raise MessageError(f"{len(data)} bytes are over the limit of {MAX_MESSAGE}")
+    try:
+        values = msgpack.unpackb(data, max_array_len=0, max_map_len=16, max_ext_len=0, max_str_len=16)
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
+        raise MessageError("not msgpack of a message") from exc
+    if not isinstance(values, dict):
+        raise MessageError("not a map")
+    return values
+
+
+def _integer(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _blob(size: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is bytes and len(value) == size
+
+
+def _list(item: int, least: int) -> Callable[[Any], bool]:
+    """Whether the value is `least` to 64 items of `item` bytes, one behind the other."""
+    return lambda value: (
+        type(value) is bytes
+        and len(value) % item == 0
+        and least <= len(value) // item <= MAX_MEMBERS
+        and all(first < second for first, second in pairwise(_split(value, item)))
+    )
+
+
+def _is_votes(value: Any) -> bool:
+    """Whether the value is a list of votes by distinct members."""
+    if not _list(VOTE_SIZE, 1)(value):
+        return False
+    indexes = value[::VOTE_SIZE]
+    return indexes[-1] < MAX_MEMBERS and len(frozenset(indexes)) == len(indexes)
+
+
+def _split(value: bytes, size: int) -> list[bytes]:
+    return [value[at : at + size] for at in range(0, len(value), size)]
+
+
+_HASH = _blob(HASH_SIZE)
+_COUNT = _integer(0, MAX_COUNT)
+_VIEW = _integer(1, MAX_VIEW)
+_HEAD: Mapping[str, Callable[[Any], bool]] = {
+    "kind": lambda value: True,
+    "task": _HASH,
+    "round": _integer(1, MAX_ROUNDS),
+    "seq": _integer(0, MAX_SEQ),
+    "expiry": _integer(0, MAX_TIME),
+}
+_BLOCK_RULES: Mapping[str, Callable[[Any], bool]] = {
+    "base": _HASH,
+    "participants": _integer(0, (1 << MAX_MEMBERS) - 1),
+    "examples": _COUNT,
+    "digest": _HASH,
+    "root": _HASH,
+    "size": _COUNT,
+}
+_BALLOT_RULES = {"view": _VIEW, "choice": _integer(1, 3), "block": _HASH}
+_RULES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
+    "hello": {**_HEAD, "base": _HASH},
+    "commit": {**_HEAD, "commitment": _HASH},
+    "reveal": {**_HEAD, "root": _HASH, "size": _COUNT, "nonce": _HASH, "examples": _integer(0, MAX_EXAMPLES)},
+    "propose": {
+        **_HEAD,
+        "view": _VIEW,
+        "parent": _integer(0, MAX_VIEW),
+        **_BLOCK_RULES,
+        "inputs": _list(HASH_SIZE, 0),
+    },
+    "vote": {**_HEAD, **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
+    "proof": {**_HEAD, **_BALLOT_RULES, "votes": _is_votes},
+    "certificate": {**_HEAD, "view": _VIEW, **_BLOCK_RULES, "inputs": _HASH, "votes": _is_votes},
+}
+
+
+def _fields(body: Body) -> tuple[str, dict[str, Any]]:
+    """The kind of a body, and its fields without the round."""
+    match body:
+        case Hello():
+            return "hello", {"base": body.base}
+        case Commit():
+            return "commit", {"commitment": body.commitment}
+        case Reveal():
+            fields = {"root": body.root, "size": body.size, "nonce": body.nonce}
+            return "reveal", {**fields, "examples": body.examples}
+        case Propose(block=block):
+            numbers = {"view": body.view, "parent": body.parent}
+            return "propose", {**numbers, **_block_fields(block), "inputs": b"".join(body.inputs)}
+        case Vote():
+            return "vote", {**_ballot_fields(body), "signature": body.signature}
+        case Proof():
+            return "proof", {**_ballot_fields(body), "votes": _join(body.votes)}
+        case Certificate(block=block):
+            fields = {"view": body.view, **_block_fields(block), "inputs": block.inputs}
+            return "certificate", {**fields, "votes": _join(body.votes)}
+
+
+def _ballot_fields(body: Vote | Proof) -> dict[str, Any]:
+    return {"view": body.view, "choice": int(body.choice), "block": body.block}
+
+
+def _block_fields(block: Block) -> dict[str, Any]:
+    model = block.model
+    fields = {"base": block.base, "participants": block.participants, "examples": block.examples}
+    return {**fields, "digest": model.digest, "root": model.root, "size": model.size}
+
+
+def _join(votes: tuple[tuple[int, bytes], ...]) -> bytes:
+    return b"".join(bytes([member]) + signature for member, signature in votes)
+
+
+def _votes(value: bytes) -> tuple[tuple[int, bytes], ...]:
+    return tuple((item[0], item[1:]) for item in _split(value, VOTE_SIZE))
+
+
+def _block(values: dict[str, Any], inputs: bytes) -> Block:
+    block = Block(
+        task=values["task"],
+        round=values["round"],
+        base=values["base"],
+        inputs=inputs,
+        participants=values["participants"],
+        examples=values["examples"],
+        model=Model(digest=values["digest"], root=values["root"], size=values["size"]),
+    )
+    if block.skipped and (block.examples, block.inputs, block.model.digest) != (
+        0,
+        inputs_hash(()),
+        block.base,
+    ):
+        raise MessageError("a round that is skipped leaves the model as it is")
+    return block
+
+
+def _propose(values: dict[str, Any]) -> Propose:
+    inputs = tuple(_split(values["inputs"], HASH_SIZE))
+    if values["participants"].bit_count() != len(inputs):
+        raise MessageError("a proposal has one update of each participant")
+    if values["parent"] >= values["view"]:
+        raise MessageError("a proposal's parent is an earlier view")
+    block = _block(values, inputs_hash(inputs))
+    return Propose(view=values["view"], parent=values["parent"], block=block, inputs=inputs)
+
+
+def _ballot(values: dict[str, Any]) -> dict[str, Any]:
+    """What `Vote` and `Proof` have in common."""
+    choice = Choice(values["choice"])
+    if (choice is Choice.NULLIFY) != (values["block"] == NO_BLOCK):
+        raise MessageError("a vote names a block exactly when it is for one")
+    return {"round": values["round"], "view": values["view"], "choice": choice, "block": values["block"]}
+
+
+def _proof(values: dict[str, Any]) -> Proof:
+    if values["choice"] == Choice.FINALIZE:
+        raise MessageError("a quorum to finalize is a certificate")
+    return Proof(**_ballot(values), votes=_votes(values["votes"]))
+
+
+def _certificate(values: dict[str, Any]) -> Certificate:
+    block = _block(values, values["inputs"])
+    return Certificate(view=values["view"], block=block, votes=_votes(values["votes"]))
+
+
+def _plain(body: Callable[..., Body], *names: str) -> Callable[[dict[str, Any]], Body]:
+    return lambda values: body(round=values["round"], **{name: values[name] for name in names})
+
+
+_BUILDERS: Mapping[str, Callable[[dict[str, Any]], Body]] = {
+    "hello": _plain(Hello, "base"),
+    "commit": _plain(Commit, "commitment"),
+    "reveal": _plain(Reveal, "root", "size", "nonce", "examples"),
+    "propose": _propose,
+    "vote": lambda values: Vote(**_ballot(values), signature=values["signature"]),
+    "proof": _proof,
+    "certificate": _certificate,
+}

@@ -1,0 +1,364 @@
+"""A network of round machines on one event heap: seeded delays, loss, duplicates, crashes, partitions.
+
+Training, fetching and aggregating are instant or take a drawn time; a disk survives a crash. Every
+message goes through the wire format. What must never happen is checked as it happens: two digests
+certified for one round, a vote published before it is in the journal, a vote against an earlier one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256, sha512
+from random import Random
+from typing import Any
+
+from federated import wire
+from federated.manifest import RoundPolicy, TaskManifest
+from federated.messages import Body, Certificate, Choice, Message, Model, Reveal, Vote
+from federated.round import RoundMachine
+from federated.round_events import (
+    Action,
+    Adopt,
+    AdoptFailed,
+    Aggregate,
+    Aggregated,
+    Checkpoint,
+    DigestMismatch,
+    Event,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    Input,
+    MessageReceived,
+    Misbehaved,
+    ModelAdopted,
+    PeerConnected,
+    PeerLost,
+    Publish,
+    RoundFinished,
+    Started,
+    TaskFinished,
+    Train,
+    Trained,
+    Validate,
+    Validated,
+    WriteJournal,
+)
+from p2p.peer_id import PeerId
+from tests.federated.samples import manifest, members
+
+UPDATE_SIZE = 1000
+MODEL_SIZE = 5000
+INITIAL = Model(digest=sha256(b"initial").digest(), root=sha256(b"initial root").digest(), size=MODEL_SIZE)
+
+
+def sign(peer: PeerId, data: bytes) -> bytes:
+    """A stand-in for Ed25519 that is as easy to forge as to compute: nobody here forges."""
+    return sha512(peer.raw + data).digest()
+
+
+def verify(peer: PeerId, data: bytes, signature: bytes) -> bool:
+    return sign(peer, data) == signature
+
+
+def aggregate(base: bytes, inputs: Sequence[Input]) -> Model:
+    """The model that any peer makes of the same base and inputs."""
+    parts = b"".join(item.peer.raw + item.root + item.examples.to_bytes(8) for item in inputs)
+    digest = sha256(base + parts).digest()
+    return Model(digest=digest, root=sha256(b"root" + digest).digest(), size=MODEL_SIZE)
+
+
+@dataclass
+class Disk:
+    """What survives a crash."""
+
+    certificate: Certificate | None = None
+    journal: list[Body] = field(default_factory=list)
+    blobs: dict[bytes, bool] = field(default_factory=dict)
+    models: dict[bytes, bool] = field(default_factory=lambda: {INITIAL.root: True})
+
+
+@dataclass
+class Node:
+    """A peer: a machine while it runs, and a disk."""
+
+    peer: PeerId
+    number: int
+    disk: Disk = field(default_factory=Disk)
+    machine: RoundMachine | None = None
+    life: int = 0
+    base: Model = INITIAL
+    operations: int = 0  # journal writes, checkpoints and publications so far
+    kill_after: int | None = None  # operations after which it dies
+    trains: bool = True
+    trained: list[int] = field(default_factory=list)
+    finished: list[RoundFinished] = field(default_factory=list)
+    notes: list[Action] = field(default_factory=list)
+    done: bool = False
+
+
+class Network:
+    """`count` peers with one task; `run` lets time pass."""
+
+    def __init__(
+        self,
+        count: int,
+        seed: int = 0,
+        *,
+        rounds: int = 3,
+        delay: tuple[float, float] = (0.01, 0.05),
+        loss: float = 0.0,
+        duplicates: float = 0.0,
+        training: tuple[float, float] = (0.1, 1.0),
+        notice: tuple[float, float] = (0.0, 0.5),
+        train_deadline_s: float = 4.0,
+        phase_deadline_s: float = 2.0,
+        quorum: float = 1.0,
+        min_updates: float = 0.5,
+    ) -> None:
+        policy = RoundPolicy(
+            train_deadline_s=train_deadline_s,
+            phase_deadline_s=phase_deadline_s,
+            quorum=quorum,
+            min_updates=min_updates,
+        )
+        self.manifest: TaskManifest = manifest(members=members(count), rounds=rounds, policy=policy)
+        self.rng = Random(seed)
+        self.now = 0.0
+        self.delay, self.loss, self.duplicates, self.training = delay, loss, duplicates, training
+        self.notice = notice  # how long it takes to see that a connection came or went
+        self.rule: Callable[[Node, Input], str | None] = lambda node, item: None
+        self.aggregate: Callable[[Node, Aggregate], Event] = self._aggregate
+        self.tamper: Callable[[Node, Node, Body], Body | None] = lambda sender, to, body: body
+        self.nodes = [Node(peer, number) for number, peer in enumerate(self.manifest.peer_ids)]
+        self.certified: dict[int, bytes] = {}
+        self.sent: list[tuple[float, int, Body]] = []
+        self._votes: dict[tuple[int, int, int, Choice], bytes] = {}
+        self._groups: list[int] = [0] * count
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._serial = 0
+
+    # time
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        self._serial += 1
+        heapq.heappush(self._heap, (when, self._serial, what))
+
+    def after(self, span: tuple[float, float], what: Callable[[], None]) -> None:
+        self.at(self.now + self.rng.uniform(*span), what)
+
+    def run(self, until: Callable[[], bool], limit: float) -> None:
+        """Lets time pass until it is so; fails when it is not by `limit`."""
+        while not until():
+            assert self._heap, f"nothing will ever happen again, at {self.now}"
+            when, _, what = heapq.heappop(self._heap)
+            assert when <= limit, f"not done by {limit}: {[self.state(node) for node in self.nodes]}"
+            self.now = when
+            what()
+
+    def run_for(self, seconds: float) -> None:
+        """Lets a span of time pass."""
+        end = [False]
+        self.at(self.now + seconds, partial(end.__setitem__, 0, True))
+        self.run(lambda: end[0], self.now + seconds)
+
+    def finish(self, within: float) -> None:
+        """Runs until all live peers have finished the task."""
+        self.run(lambda: all(node.done for node in self.alive()), self.now + within)
+
+    def state(self, node: Node) -> str:
+        machine = node.machine
+        return "down" if machine is None else f"{machine.round}:{machine.phase.value}"
+
+    # faults
+
+    def alive(self) -> list[Node]:
+        return [node for node in self.nodes if node.machine is not None]
+
+    def start(self, *nodes: Node) -> None:
+        """Starts peers, all of them when none is named, from their disks."""
+        for node in nodes or self.nodes:
+            if node.machine is not None:
+                continue
+            node.life += 1
+            node.done = False
+            node.machine = RoundMachine(
+                manifest=self.manifest,
+                peer=node.peer,
+                sign=partial(sign, node.peer),
+                rng=self.rng,
+                verify=verify,
+            )
+            node.base = node.disk.certificate.block.model if node.disk.certificate else INITIAL
+            entries = [wire.encode_entry(self.manifest.task_id, entry) for entry in node.disk.journal]
+            restored = tuple(wire.decode_entry(self.manifest.task_id, entry) for entry in entries)
+            event = Started(initial=INITIAL, certificate=node.disk.certificate, entries=restored)
+            self.tell(node, node.life, event)
+            for other in self.alive():
+                if other is not node and self._reaches(node, other):
+                    self._notice(node, other, PeerConnected)
+                    self._notice(other, node, PeerConnected)
+
+    def kill(self, node: Node) -> None:
+        if node.machine is not None:
+            node.machine = None
+            node.kill_after = None
+            for other in self.alive():
+                if self._reaches(node, other):
+                    self._notice(other, node, PeerLost)
+
+    def divide(self, groups: Sequence[int]) -> None:
+        """Splits the network into groups (by number, one for each peer), or heals it."""
+        before, self._groups = self._groups, list(groups)
+        for one in self.alive():
+            for other in self.alive():
+                was = before[one.number] == before[other.number]
+                if one is not other and was != self._reaches(one, other):
+                    self._notice(one, other, PeerLost if was else PeerConnected)
+
+    def heal(self) -> None:
+        self.divide([0] * len(self.nodes))
+
+    def _reaches(self, one: Node, other: Node) -> bool:
+        return self._groups[one.number] == self._groups[other.number]
+
+    def _notice(self, node: Node, other: Node, event: type[PeerConnected] | type[PeerLost]) -> None:
+        self.after(self.notice, partial(self.tell, node, node.life, event(peer=other.peer)))
+
+    # what machines are told and ask for
+
+    def tell(self, node: Node, life: int, event: Event) -> None:
+        if node.machine is not None and node.life == life:
+            self._carry_out(node, node.machine.handle(event, self.now))
+
+    def _tick(self, node: Node, life: int, when: float) -> None:
+        if node.machine is not None and node.life == life and node.machine.next_deadline() == when:
+            self._carry_out(node, node.machine.handle_timer(self.now))
+
+    def _carry_out(self, node: Node, actions: Sequence[Action]) -> None:
+        life = node.life
+        for action in actions:
+            if node.kill_after == node.operations and isinstance(action, WriteJournal | Checkpoint | Publish):
+                self.kill(node)
+            if node.life != life or node.machine is None:
+                return
+            self._do(node, action)
+        if node.machine is not None:
+            when = node.machine.next_deadline()
+            if when is not None:
+                self.at(max(when, self.now), partial(self._tick, node, life, when))
+
+    def _do(self, node: Node, action: Action) -> None:
+        reply = partial(self._reply, node, node.life)
+        match action:
+            case WriteJournal(entries=entries):
+                node.operations += 1
+                node.disk.journal.extend(entries)
+            case Checkpoint(certificate=certificate):
+                node.operations += 1
+                assert certificate.block.model.root in node.disk.models
+                node.disk.certificate = certificate
+                node.disk.journal = [item for item in node.disk.journal if item.round > certificate.round]
+            case Publish(body=body):
+                node.operations += 1
+                self._publish(node, body)
+            case Train(round=number, base=base):
+                assert base == node.base
+                node.trained.append(number)
+                if node.trains:
+                    self.after(self.training, partial(self._train, node, node.life, number))
+            case Fetch(round=number, root=root, holders=holders):
+                found = any(root in holder.disk.blobs for holder in self._reachable(node, holders))
+                if found:
+                    node.disk.blobs[root] = True
+                reply(Fetched(round=number, root=root) if found else FetchFailed(round=number, root=root))
+            case Validate(round=number, input=item):
+                assert item.root in node.disk.blobs
+                reply(Validated(round=number, root=item.root, rule=self.rule(node, item)))
+            case Aggregate(inputs=inputs):
+                assert all(item.root in node.disk.blobs for item in inputs)
+                reply(self.aggregate(node, action))
+            case Adopt(certificate=certificate, holders=holders):
+                root, number = certificate.block.model.root, certificate.round
+                found = any(root in holder.disk.models for holder in self._reachable(node, holders))
+                if found:
+                    node.disk.models[root] = True
+                reply(ModelAdopted(round=number) if found else AdoptFailed(round=number))
+            case RoundFinished(model=model):
+                node.base = model
+                node.finished.append(action)
+                known = self.certified.setdefault(action.round, model.digest)
+                assert known == model.digest, f"two models are certified for round {action.round}"
+            case TaskFinished():
+                node.done = True
+            case DigestMismatch() | Misbehaved():
+                node.notes.append(action)
+            case _:
+                pass
+
+    def _reachable(self, node: Node, holders: Sequence[PeerId]) -> list[Node]:
+        others = [self.nodes[self.manifest.peer_ids.index(peer)] for peer in holders]
+        return [node, *(other for other in others if other.machine and self._reaches(node, other))]
+
+    def _reply(self, node: Node, life: int, event: Event) -> None:
+        self.after(self.delay, partial(self.tell, node, life, event))
+
+    def _train(self, node: Node, life: int, number: int) -> None:
+        if node.life == life and node.machine is not None:
+            root = sha256(node.peer.raw + bytes([number]) + self.rng.randbytes(8)).digest()
+            node.disk.blobs[root] = True
+            examples = 10 + node.number
+            event = Trained(round=number, root=root, size=UPDATE_SIZE, examples=examples)
+            self.tell(node, life, event)
+
+    def _aggregate(self, node: Node, action: Aggregate) -> Event:
+        model = aggregate(node.base.digest, action.inputs)
+        node.disk.models[model.root] = True
+        return Aggregated(round=action.round, inputs=action.inputs, model=model)
+
+    def _publish(self, node: Node, body: Body) -> None:
+        if isinstance(body, Vote):
+            self._check_vote(node, body)
+        message = Message(task=self.manifest.task_id, seq=node.operations, expiry=60, body=body)
+        decoded = wire.decode(wire.encode(message))
+        assert decoded == message
+        self.sent.append((self.now, node.number, body))
+        for other in self.nodes:
+            if other is node or not self._reaches(node, other) or self.rng.random() < self.loss:
+                continue
+            tampered = self.tamper(node, other, decoded.body)
+            if tampered is None:
+                continue
+            event = MessageReceived(sender=node.peer, body=tampered)
+            for _ in range(2 if self.rng.random() < self.duplicates else 1):
+                self.after(self.delay, partial(self._deliver, node, other, event))
+
+    def _deliver(self, node: Node, other: Node, event: Event) -> None:
+        if self._reaches(node, other):
+            self.tell(other, other.life, event)
+
+    def _check_vote(self, node: Node, vote: Vote) -> None:
+        assert vote in node.disk.journal, "published before it was written"
+        key = (node.number, vote.round, vote.view)
+        assert self._votes.setdefault((*key, vote.choice), vote.block) == vote.block, "voted twice"
+        both = all((*key, choice) in self._votes for choice in (Choice.NULLIFY, Choice.FINALIZE))
+        assert not both, "nullified and finalized in one view"
+
+
+def bodies(network: Network, kind: type[Any], number: int | None = None) -> list[Any]:
+    """What was published of one kind, by one peer or by all."""
+    found = [(sender, body) for _, sender, body in network.sent if isinstance(body, kind)]
+    return [body for sender, body in found if number in (None, sender)]
+
+
+def updates(network: Network, node: Node) -> dict[int, list[bytes]]:
+    """The roots that a peer revealed, by round."""
+    found: dict[int, list[bytes]] = {}
+    for body in bodies(network, Reveal, node.number):
+        roots = found.setdefault(body.round, [])
+        if body.root not in roots:
+            roots.append(body.root)
+    return found

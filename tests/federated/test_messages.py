@@ -1,0 +1,279 @@
+"""Announcements as bytes: what goes in comes out, it fits, and nothing else is accepted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federated.messages import (
+    MAX_VIEW,
+    NO_BLOCK,
+    Block,
+    Body,
+    Certificate,
+    Choice,
+    Commit,
+    Hello,
+    Message,
+    MessageError,
+    Model,
+    Proof,
+    Propose,
+    Reveal,
+    Vote,
+    commitment,
+    inputs_hash,
+    vote_bytes,
+)
+from federated.wire import MAX_MESSAGE, MAX_SEQ, MAX_TIME, decode, decode_entry, encode, encode_entry
+from p2p.errors import LocalProtocolError
+from tests.federated.samples import peer
+
+TASK, HASH, OTHER = bytes(range(32)), bytes(range(1, 33)), bytes(range(2, 34))
+SIGNATURE = bytes(64)
+
+
+def block(participants: int = 64, skipped: bool = False) -> tuple[Block, tuple[bytes, ...]]:
+    roots = () if skipped else tuple(sorted(sha256(bytes([i])).digest() for i in range(participants)))
+    made = Block(
+        task=TASK,
+        round=10_000,
+        base=HASH,
+        inputs=inputs_hash(roots),
+        participants=0 if skipped else (1 << participants) - 1,
+        examples=0 if skipped else 1 << 48,
+        model=Model(digest=HASH if skipped else OTHER, root=OTHER, size=1 << 48),
+    )
+    return made, roots
+
+
+def propose(participants: int = 64, **changes: Any) -> Propose:
+    made, roots = block(participants)
+    return replace(Propose(view=MAX_VIEW, parent=MAX_VIEW - 1, block=made, inputs=roots), **changes)
+
+
+def proof(choice: Choice = Choice.NOTARIZE, signers: int = 43) -> Proof:
+    votes = tuple((number, SIGNATURE) for number in range(64 - signers, 64))
+    what = NO_BLOCK if choice is Choice.NULLIFY else HASH
+    return Proof(round=1, view=1, choice=choice, block=what, votes=votes)
+
+
+def certificate(signers: int = 43) -> Certificate:
+    return Certificate(view=MAX_VIEW, block=block()[0], votes=proof(signers=signers).votes)
+
+
+BODIES: list[Body] = [
+    Hello(round=1, base=HASH),
+    Commit(round=1, commitment=HASH),
+    Reveal(round=1, root=HASH, size=1 << 48, nonce=OTHER, examples=1 << 40),
+    propose(),
+    propose(1, view=1, parent=0),
+    Propose(view=1, parent=0, block=block(skipped=True)[0], inputs=()),
+    Vote(round=1, view=1, choice=Choice.NOTARIZE, block=HASH, signature=SIGNATURE),
+    Vote(round=1, view=1, choice=Choice.NULLIFY, block=NO_BLOCK, signature=SIGNATURE),
+    proof(),
+    proof(Choice.NULLIFY, 1),
+    certificate(),
+]
+
+
+def message(body: Body, **changes: Any) -> Message:
+    return replace(Message(task=TASK, seq=MAX_SEQ, expiry=MAX_TIME, body=body), **changes)
+
+
+def fields(body: Body, **changes: Any) -> dict[str, Any]:
+    """The map that `body` is encoded as, with other values; a field that is None is left out."""
+    values = {**msgpack.unpackb(encode(message(body))), **changes}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
+def test_a_message_survives_the_wire_and_fits(body: Body) -> None:
+    data = encode(message(body))
+    assert decode(data) == message(body)
+    assert len(data) <= MAX_MESSAGE
+
+
+def test_what_sixty_four_members_say_fits() -> None:
+    sizes = {type(body).__name__: len(encode(message(body))) for body in BODIES}
+    assert sizes["Certificate"] < 3200
+    assert sizes["Propose"] < 2500
+
+
+def test_an_own_message_that_is_too_large_is_our_mistake() -> None:
+    with pytest.raises(LocalProtocolError, match="over the limit of 4096"):
+        encode(message(certificate(64)))
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused_with_a_message_error(data: bytes) -> None:
+    with pytest.raises(MessageError):
+        decode(data)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(BODIES), st.data())
+def test_any_value_in_any_field_is_accepted_as_it_stands_or_refused(body: Body, data: st.DataObject) -> None:
+    values = fields(body)
+    name = data.draw(st.sampled_from([*values, "more"]))
+    value = data.draw(VALUES)
+    packed = msgpack.packb({**values, name: value})
+    try:
+        decoded = decode(packed)
+    except MessageError:
+        return
+    assert encode(decoded) == packed
+
+
+@given(st.sampled_from(BODIES), st.integers(0, MAX_MESSAGE), st.integers(1, 255))
+def test_a_flipped_byte_changes_the_message_or_is_refused(body: Body, at: int, mask: int) -> None:
+    data = bytearray(encode(message(body)))
+    data[at % len(data)] ^= mask
+    try:
+        decoded = decode(bytes(data))
+    except MessageError:
+        return
+    assert decoded != message(body)
+    assert encode(decoded) == bytes(data)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
+def test_a_message_cut_anywhere_is_refused(body: Body) -> None:
+    data = encode(message(body))
+    for end in range(0, len(data), 7):
+        with pytest.raises(MessageError):
+            decode(data[:end])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        fields(BODIES[0], kind="goodbye"),
+        fields(BODIES[0], kind=1),
+        fields(BODIES[0], kind=None),
+        fields(BODIES[0], base=None),
+        fields(BODIES[0], more=1),
+        fields(BODIES[0], task=TASK[:31]),
+        fields(BODIES[0], task="x" * 16),
+        fields(BODIES[0], round=0),
+        fields(BODIES[0], round=True),
+        fields(BODIES[0], round=1.0),
+        fields(BODIES[0], round=10_001),
+        fields(BODIES[0], seq=-1),
+        fields(BODIES[0], seq=1 << 63),
+        fields(BODIES[0], expiry=(1 << 40) + 1),
+        fields(BODIES[2], examples=(1 << 40) + 1),
+        fields(BODIES[2], size=-1),
+        fields(BODIES[6], view=0),
+        fields(BODIES[6], view=MAX_VIEW + 1),
+        fields(BODIES[6], choice=4),
+        fields(BODIES[6], signature=bytes(63)),
+        fields(BODIES[6], block=NO_BLOCK),
+        fields(BODIES[7], block=HASH),
+        fields(BODIES[3], inputs=b"".join(propose().inputs[::-1])),
+        fields(BODIES[3], inputs=propose().inputs[0] * 64),
+        fields(BODIES[3], inputs=b"".join(propose().inputs[:63])),
+        fields(BODIES[3], inputs=b"".join(propose().inputs)[:-1]),
+        fields(BODIES[3], participants=1),
+        fields(BODIES[3], participants=-1),
+        fields(BODIES[3], parent=MAX_VIEW),
+        fields(BODIES[5], digest=OTHER),
+        fields(BODIES[5], examples=1),
+        fields(BODIES[8], choice=3),
+        fields(BODIES[8], votes=b""),
+        fields(BODIES[8], votes=bytes(65 * 2)),
+        fields(BODIES[8], votes=bytes(65) + bytes([0]) + bytes([1]) * 64),
+        fields(BODIES[8], votes=bytes([64]) + SIGNATURE),
+        fields(BODIES[8], votes=bytes([2]) + SIGNATURE + bytes([1]) + SIGNATURE),
+        fields(BODIES[10], participants=0),
+        [],
+        "hello",
+    ],
+    ids=str,
+)
+def test_a_message_that_breaks_a_rule_is_refused(values: object) -> None:
+    with pytest.raises(MessageError):
+        decode(msgpack.packb(values))
+
+
+def test_only_the_canonical_encoding_is_accepted() -> None:
+    values = fields(BODIES[0])
+    turned = dict(reversed(values.items()))
+    assert decode(msgpack.packb(values)) == message(BODIES[0])
+    with pytest.raises(MessageError, match="canonical"):
+        decode(msgpack.packb(turned))
+    twice = msgpack.packb(values)
+    twice = bytes([twice[0] + 1]) + twice[1:] + msgpack.packb("round") + msgpack.packb(1)
+    with pytest.raises(MessageError, match="canonical"):
+        decode(twice)
+
+
+def test_an_oversized_message_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(MessageError, match="over the limit"):
+        decode(bytes([0xC1]) * (MAX_MESSAGE + 1))
+
+
+def test_a_journal_entry_belongs_to_its_task() -> None:
+    for body in BODIES:
+        assert decode_entry(TASK, encode_entry(TASK, body)) == body
+    with pytest.raises(MessageError, match="another task"):
+        decode_entry(HASH, encode_entry(TASK, BODIES[0]))
+
+
+def test_a_message_is_fresh_from_a_little_before_it_was_sent_until_it_expires() -> None:
+    sent = message(BODIES[0], expiry=1060)
+    assert [time for time in (969, 970, 1000, 1060, 1060.5) if sent.is_fresh(time)] == [970, 1000, 1060]
+
+
+def test_a_commitment_binds_all_that_it_is_about() -> None:
+    reveal = Reveal(round=1, root=HASH, size=1, nonce=OTHER, examples=1)
+    values = {
+        commitment(peer(1), TASK, HASH, reveal),
+        commitment(peer(2), TASK, HASH, reveal),
+        commitment(peer(1), HASH, HASH, reveal),
+        commitment(peer(1), TASK, OTHER, reveal),
+        commitment(peer(1), TASK, HASH, replace(reveal, round=2)),
+        commitment(peer(1), TASK, HASH, replace(reveal, root=OTHER)),
+        commitment(peer(1), TASK, HASH, replace(reveal, nonce=HASH)),
+    }
+    assert len(values) == 7
+
+
+def test_a_block_hash_binds_every_field() -> None:
+    made, _ = block()
+    changes: list[dict[str, Any]] = [
+        {"task": HASH},
+        {"round": 1},
+        {"base": OTHER},
+        {"inputs": HASH},
+        {"participants": 1},
+        {"examples": 1},
+        {"model": replace(made.model, digest=HASH)},
+        {"model": replace(made.model, root=HASH)},
+        {"model": replace(made.model, size=1)},
+    ]
+    assert len({made.hash, *(replace(made, **change).hash for change in changes)}) == len(changes) + 1
+
+
+def test_a_vote_signs_its_task_round_view_choice_and_block() -> None:
+    signed = {
+        vote_bytes(TASK, 1, 1, Choice.NOTARIZE, HASH),
+        vote_bytes(HASH, 1, 1, Choice.NOTARIZE, HASH),
+        vote_bytes(TASK, 2, 1, Choice.NOTARIZE, HASH),
+        vote_bytes(TASK, 1, 2, Choice.NOTARIZE, HASH),
+        vote_bytes(TASK, 1, 1, Choice.FINALIZE, HASH),
+        vote_bytes(TASK, 1, 1, Choice.NOTARIZE, TASK),
+    }
+    assert len(signed) == 6
