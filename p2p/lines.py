@@ -12,9 +12,9 @@ class LineSplitter:
         self._rest = bytearray()
         self._overlong = False
 
-    def receive_data(self, data: bytes) -> list[bytes]:
+    def receive_data(self, data: bytes | bytearray) -> list[bytes]:
         """The lines that `data` completes."""
-        *ends, rest = data.split(b"\n")
+        *ends, rest = bytes(data).split(b"\n")
         lines = [line for end in ends if (line := self._end_line(end)) is not None]
         self._extend(rest)
         return lines

@@ -16,7 +16,7 @@ import trio
 
 from federated.demo.ledger import Kill, Ledger
 from federated.demo.process import PeerProcess
-from federated.demo_task import centralised_accuracy, demo_manifest
+from federated.demo.task import centralised_accuracy, demo_manifest
 from federated.errors import FederatedError
 from p2p.data_dir import open_data_dir
 from p2p.peer_id import PeerId
@@ -136,8 +136,9 @@ class Demo:
 
     async def _train_centrally(self) -> None:
         """What one machine with all the data reaches: the yardstick."""
+        settings = self.settings
         self.centralised = await trio.to_thread.run_sync(
-            centralised_accuracy, self.settings.trainer, self.settings.seed, abandon_on_cancel=True
+            centralised_accuracy, settings.rounds, settings.seed, settings.trainer, abandon_on_cancel=True
         )
         self._tell({"event": "centralised", "accuracy": self.centralised})
         self._wake()

@@ -1,0 +1,46 @@
+"""The task of the demo: scikit-learn's digits, unlike from peer to peer, and its yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from federated.manifest import PluginRef, RoundPolicy, TaskManifest
+from federated.plugin import PeerContext, TrainContext
+from federated.registry import Registry
+from p2p.keys import KeyPair
+from p2p.peer_id import PeerId
+
+ALPHA = 0.5  # of the Dirichlet split
+TRAINERS = {"numpy": "numpy-mlp", "torch": "torch-mlp"}
+POLICY = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0)
+
+
+def demo_manifest(members: Sequence[PeerId], rounds: int, seed: int, trainer: str) -> TaskManifest:
+    """The manifest for `members`; `trainer` is "numpy" or "torch"."""
+    return TaskManifest(
+        name="digits",
+        seed=seed,
+        rounds=rounds,
+        members=[str(peer) for peer in members],
+        preprocessor=PluginRef(name="digits", settings={"alpha": ALPHA, "seed": seed}),
+        trainer=PluginRef(name=TRAINERS[trainer]),
+        aggregator=PluginRef(name="weighted-mean"),
+        validator=PluginRef(name="update-check"),
+        policy=POLICY,
+    )
+
+
+def centralised_accuracy(rounds: int, seed: int, trainer: str) -> float:
+    """Held-out accuracy of one machine that has all the data, after the same number of rounds.
+
+    Blocking; run it in a worker thread.
+    """
+    peer = PeerId.from_public_key(KeyPair.from_seed(bytes(32)).public)
+    plugins = Registry().load(demo_manifest([peer], rounds, seed, trainer))
+    alone = PeerContext(peer=peer, members=(peer,), index=0)
+    data = plugins.preprocessor.load(alone)
+    parameters = plugins.trainer.init(seed)
+    for number in range(1, rounds + 1):
+        context = TrainContext(round=number, seed=seed + number, should_stop=lambda: False)
+        parameters = plugins.trainer.train(parameters, data.train, context).parameters
+    return plugins.trainer.evaluate(parameters, data.holdout)["accuracy"]
