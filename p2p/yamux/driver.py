@@ -121,7 +121,6 @@ class YamuxConnection:
             await part()
         except P2PError as exc:
             self._fail(exc)
-        self._link.end_output()
         self._parts.cancel()
 
     async def _read(self, accept: Callable[[YamuxStream], None]) -> None:
@@ -196,8 +195,6 @@ class YamuxConnection:
             raise cancelled from None
         finally:
             self._num_handlers -= 1
-            if not stream.closed:
-                stream.reset()
 
     def _report(self, stream: YamuxStream, error: Exception) -> None:
         stream.reset()

@@ -79,6 +79,11 @@ class Link:
         except LocalProtocolError as exc:
             raise ConnectionLost(f"no stream can be opened: {exc}") from exc
 
+    def forget(self, stream: YamuxStream) -> None:
+        """The stream expects no events any more. Its id may be in use again, by a peer that reuses ids."""
+        if self.streams.get(stream.id) is stream:
+            del self.streams[stream.id]
+
     def discard(self, stream_id: int) -> None:
         """Nobody reads the stream any more; brings the timer forward to its deadline."""
         self.session.discard(stream_id, trio.current_time())

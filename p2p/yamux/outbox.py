@@ -23,9 +23,9 @@ MAX_QUEUED_REPLIES = 4096  # ACK and RST frames; four times what an honest peer 
 
 
 class Outbox:
-    """Frames in, one block of bytes out; `len` is what waits, in bytes."""
+    """Frames in, one block of bytes out."""
 
-    __slots__ = ("_output", "_pongs", "_replies", "_tail_at", "_tail_id", "_urgent", "ping_waits")
+    __slots__ = ("_output", "_pongs", "_replies", "_tail_at", "_tail_id", "_urgent", "ping_waits", "size")
 
     def __init__(self) -> None:
         self._urgent = bytearray()
@@ -34,14 +34,13 @@ class Outbox:
         self._tail_at = 0
         self._pongs = 0
         self._replies = 0
+        self.size = 0  # bytes that wait
         self.ping_waits = False  # whether a ping of ours has not been taken yet
-
-    def __len__(self) -> int:
-        return len(self._urgent) + len(self._output)
 
     def add(self, kind: FrameType, flags: int, stream_id: int, length: int) -> None:
         """Queues a frame without a body."""
         self._output += encode_header(kind, flags, stream_id, length)
+        self.size += HEADER_SIZE
         self._tail_id = SESSION_ID
 
     def add_data(self, stream_id: int, data: memoryview) -> None:
@@ -56,6 +55,7 @@ class Outbox:
             output += piece
             set_length(output, self._tail_at, size + len(piece))
             start += len(piece)
+        self.size = len(self._urgent) + len(output)
 
     def add_reply(self, flags: int, stream_id: int, code: int) -> None:
         """Queues the answer to a SYN. Raises `RemoteProtocolError` when the peer reads none of them.
@@ -71,12 +71,12 @@ class Outbox:
         """Answers a ping, unless too many answers wait already."""
         if self._pongs < MAX_QUEUED_PONGS:
             self._pongs += 1
-            self._urgent += encode_header(FrameType.PING, ACK, SESSION_ID, value)
+            self._add_urgent(ACK, value)
 
     def add_ping(self, value: int) -> None:
         """Asks for an answer with `value`."""
         self.ping_waits = True
-        self._urgent += encode_header(FrameType.PING, SYN, SESSION_ID, value)
+        self._add_urgent(SYN, value)
 
     def take(self) -> bytes | bytearray:
         """Everything that waits; it belongs to the caller now."""
@@ -88,6 +88,10 @@ class Outbox:
             return b""
         self._output = bytearray()
         self._tail_id = SESSION_ID
-        self._pongs = self._replies = 0
+        self._pongs = self._replies = self.size = 0
         self.ping_waits = False
         return output
+
+    def _add_urgent(self, flags: int, value: int) -> None:
+        self._urgent += encode_header(FrameType.PING, flags, SESSION_ID, value)
+        self.size += HEADER_SIZE

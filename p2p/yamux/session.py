@@ -86,7 +86,7 @@ class Session:
     @property
     def queued(self) -> int:
         """Bytes that wait for `data_to_send`."""
-        return len(self._outbox)
+        return self._outbox.size
 
     # --- from the wire
 
@@ -245,8 +245,7 @@ class Session:
         stream = self._writable(stream_id)
         size = min(len(data), stream.send_window)
         stream.send_window -= size
-        with memoryview(data) as view:
-            self._outbox.add_data(stream_id, view[:size])
+        self._outbox.add_data(stream_id, memoryview(data)[:size])
         return size
 
     def close_write(self, stream_id: int) -> None:

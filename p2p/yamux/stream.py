@@ -48,11 +48,6 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         """Who is at the other end."""
         return self._link.peer
 
-    @property
-    def closed(self) -> bool:
-        """Whether `aclose` was called."""
-        return self._closed
-
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte, or b"" once the peer closed its side.
 
@@ -164,7 +159,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._received_eof = True
         self._readable.unpark_all()
         if self._sent_eof:
-            self._link.streams.pop(self.id, None)
+            self._link.forget(self)
 
     def receive_reset(self, code: int) -> None:
         """The peer ended both sides."""
@@ -180,7 +175,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
 
     def _let_go(self) -> None:
         """Expects no events any more, and wakes whoever waits."""
-        self._link.streams.pop(self.id, None)
+        self._link.forget(self)
         self.wake()
         if self._sending:
             self._link.senders.unpark_all()
@@ -191,7 +186,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._session.close_write(self.id)
         self._link.kick()
         if self._received_eof:
-            self._link.streams.pop(self.id, None)
+            self._link.forget(self)
 
     def _start_sending(self) -> None:
         if self._sending:

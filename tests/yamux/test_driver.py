@@ -491,6 +491,16 @@ async def test_streams_over_the_cap_are_reset_and_the_others_served(autojump_clo
         assert await served[-1].receive_some() == b"x"
 
 
+async def test_handlers_that_returned_make_place_for_others(autojump_clock):
+    async with open_nodes() as (one, _):
+        for _ in range(MAX_HANDLERS + 10):
+            async with await one.open_stream() as stream:
+                await stream.send_all(b"x")
+                assert await stream.receive_some() == b"x"
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+
+
 async def test_late_frames_of_streams_that_are_gone_do_no_harm(autojump_clock):
     async with open_node(echo) as (_, wire):
         await wire.send(

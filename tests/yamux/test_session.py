@@ -633,9 +633,12 @@ def test_a_session_is_idle_between_frames_with_no_stream():
     assert not session.idle
 
 
-def test_there_is_nothing_to_send_at_first():
+def test_what_is_queued_is_what_will_be_sent():
     session = dialer()
     assert session.data_to_send() == b""
     assert session.queued == 0
-    session.open_stream()
-    assert session.queued == 12
+    session.send_data(session.open_stream(), bytes(100_000))
+    session.ping(0.0)
+    session.receive_data(encode(PING, SYN, 0, 1), 0.0)
+    assert session.queued == len(session.data_to_send()) > 100_000
+    assert session.queued == 0

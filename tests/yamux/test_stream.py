@@ -38,7 +38,7 @@ async def test_a_mebibyte_comes_back_as_it_went(autojump_clock):
 async def test_a_stream_knows_its_peer_and_carries_its_protocol(autojump_clock):
     async with open_nodes() as (one, _):
         stream = await one.open_stream()
-        assert (stream.peer, stream.protocol, stream.closed) == (PEERS[1], "", False)
+        assert (stream.peer, stream.protocol) == (PEERS[1], "")
         stream.protocol = "/echo/1"
         assert stream.protocol == "/echo/1"
 
@@ -198,7 +198,6 @@ async def test_a_closed_stream_is_of_no_use(autojump_clock):
         stream = await one.open_stream()
         await stream.aclose()
         await stream.aclose()
-        assert stream.closed
         for operation in (stream.receive_some, stream.wait_send_all_might_not_block, stream.send_eof):
             with pytest.raises(LocalProtocolError, match="closed"):
                 await operation()
@@ -319,8 +318,63 @@ async def test_our_own_reset_wakes_a_sender_that_waits_for_room(autojump_clock):
             for stream in streams:
                 nursery.start_soon(send, stream)
             await wait_all_tasks_blocked()
-            for stream in streams:
-                stream.reset()
+            with trio.fail_after(1):
+                for stream in streams:
+                    stream.reset()
+                await wait_all_tasks_blocked()
+            assert not nursery.child_tasks
+
+
+@asynccontextmanager
+async def open_full_node():
+    """A node with a full output queue, five fresh streams, a sixth one, and a nursery for senders.
+
+    Every sender waits for room until the node's gate is opened.
+    """
+    async with open_node(initiator=True) as (node, _), trio.open_nursery() as nursery:
+        streams = [await node.open_stream() for _ in range(6)]
+        for stream in streams[:5]:
+            await stream.send_all(bytes(INITIAL_WINDOW - 1))
+            await wait_all_tasks_blocked()
+        node.end.gate = trio.Event()
+        for _ in range(4):
+            nursery.start_soon((await node.open_stream()).send_all, bytes(INITIAL_WINDOW))
+            await wait_all_tasks_blocked()
+        yield node, streams[:5], streams[5], nursery
+        nursery.cancel_scope.cancel()
+
+
+async def opens_the_way(node, stream, nursery) -> None:
+    """Whoever waits ahead of `stream`, its turn comes once the gate is open."""
+    sent = trio.Event()
+
+    async def send() -> None:
+        await stream.send_all(b"x")
+        sent.set()
+
+    nursery.start_soon(send)
+    await wait_all_tasks_blocked()
+    assert not sent.is_set()
+    node.end.gate.set()
+    with trio.fail_after(1):
+        await sent.wait()
+
+
+async def test_a_sender_that_finds_its_window_used_up_lets_the_next_one_send(autojump_clock):
+    async with open_full_node() as (node, streams, live, nursery):
+        for stream in streams:
+            stream._session._streams[stream.id].send_window = 0
+            nursery.start_soon(stream.send_all, b"x")
+            await wait_all_tasks_blocked()
+        await opens_the_way(node, live, nursery)
+
+
+async def test_a_task_that_only_asked_for_room_lets_the_next_one_send(autojump_clock):
+    async with open_full_node() as (node, streams, live, nursery):
+        for stream in streams:
+            nursery.start_soon(stream.wait_send_all_might_not_block)
+            await wait_all_tasks_blocked()
+        await opens_the_way(node, live, nursery)
 
 
 async def test_wait_send_all_might_not_block_waits_for_the_window(autojump_clock):
@@ -349,6 +403,44 @@ async def test_wait_send_all_might_not_block_waits_for_room(autojump_clock):
             nursery.start_soon(stream.wait_send_all_might_not_block)
             await wait_all_tasks_blocked()
             node.end.gate.set()
+
+
+async def test_streams_that_ended_leave_nothing_behind(autojump_clock):
+    async with open_nodes() as (one, other):
+        for end in ("we finish last", "the peer finishes last", "reset"):
+            stream = await one.open_stream()
+            await stream.send_all(b"x")
+            await stream.receive_some()
+            if end == "reset":
+                stream.reset()
+            elif end == "the peer finishes last":
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+            else:
+                await stream.aclose()
+            await wait_all_tasks_blocked()
+            assert one.connection._link.streams == other.connection._link.streams == {}
+
+
+async def test_a_peer_that_reuses_an_id_confuses_only_itself(autojump_clock):
+    streams = []
+
+    async def keep(stream) -> None:
+        await stream.send_eof()
+        streams.append(stream)
+        await trio.sleep_forever()
+
+    async with open_node(keep) as (node, wire):
+        await wire.send(encode(DATA, SYN | FIN, 1, body=b"first"))
+        await wire.send(encode(DATA, SYN, 1, body=b"2nd"))
+        first, second = streams
+        assert await first.receive_some() == b"first"
+        first.reset()
+        await first.aclose()
+        assert await second.receive_some() == b"2nd"
+        await wire.send(encode(WINDOW_UPDATE, FIN, 1))
+        assert await second.receive_some() == b""
+        assert node.connection.num_streams == 0
 
 
 # --- misuse, cancellation
@@ -456,7 +548,6 @@ async def test_a_close_that_is_cancelled_still_closes(autojump_clock):
         with trio.CancelScope() as scope:
             scope.cancel()
             await stream.aclose()
-        assert stream.closed
         assert (await wire.received())[-1] == Frame(WINDOW_UPDATE, FIN, 1, 0)
 
 
