@@ -1,8 +1,9 @@
 """Content-addressed blobs over direct streams: 256 KiB chunks under a Merkle root, verified on arrival."""
 
-from p2p.blobs.driver import Blobs, BlobUnavailable, open_blobs
+from p2p.blobs.driver import Blobs, open_blobs
 from p2p.blobs.merkle import blob_root
 from p2p.blobs.store import BlobStore
+from p2p.blobs.transfer import BlobUnavailable
 from p2p.blobs.wire import MAX_BLOB, PROTOCOL
 
 __all__ = ["MAX_BLOB", "PROTOCOL", "BlobStore", "BlobUnavailable", "Blobs", "blob_root", "open_blobs"]

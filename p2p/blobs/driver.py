@@ -17,6 +17,7 @@ from p2p.blobs.transfer import (
     Answered,
     Ask,
     Begin,
+    BlobUnavailable,
     Complete,
     Event,
     Failed,
@@ -43,7 +44,6 @@ from p2p.errors import (
     DialFailed,
     LocalProtocolError,
     NegotiationFailed,
-    P2PError,
     RemoteProtocolError,
 )
 from p2p.framing import DelimitedReader
@@ -61,15 +61,6 @@ _NOT_OUR_FAULT = (ConnectionLost, DialFailed, NegotiationFailed, RemoteProtocolE
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-class BlobUnavailable(P2PError):
-    """No holder gave the blob; `reasons` has one line for each that was tried."""
-
-    def __init__(self, root: bytes, reasons: Sequence[str]) -> None:
-        super().__init__(f"blob {root.hex()[:16]} is unavailable: {'; '.join(reasons) or 'no holder'}")
-        self.root = root
-        self.reasons = list(reasons)
 
 
 class Blobs:

@@ -23,10 +23,20 @@ from dataclasses import dataclass
 
 from p2p.blobs.merkle import chunk_count, chunk_length, verify_chunk
 from p2p.blobs.wire import MAX_COUNT, Answer, Missing, Request
+from p2p.errors import P2PError
 from p2p.peer_id import PeerId
 
-CHUNK_TIMEOUT = 10.0  # seconds for one chunk, dialing included; at 256 KiB the slowest holder has 26 KB/s
+CHUNK_TIMEOUT = 5.0  # seconds for one chunk, dialing included; at 256 KiB the slowest holder has 52 KB/s
 MAX_HOLDERS = 16  # holders tried in one fetch; kademlia hands out at most 20 providers
+
+
+class BlobUnavailable(P2PError):
+    """No holder gave the blob; `reasons` has one line for each that was tried."""
+
+    def __init__(self, root: bytes, reasons: Sequence[str]) -> None:
+        super().__init__(f"blob {root.hex()[:16]} is unavailable: {'; '.join(reasons) or 'no holder'}")
+        self.root = root
+        self.reasons = list(reasons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

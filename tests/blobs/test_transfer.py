@@ -107,7 +107,7 @@ def test_without_a_holder_left_the_fetch_ends_with_every_reason() -> None:
     assert end.reasons == (
         f"{A.short} was not reached",
         f"{B.short} does not have it",
-        f"{C.short} sent no chunk within 10 s",
+        f"{C.short} sent no chunk within 5 s",
     )
     assert transfer.next_deadline is None
 
