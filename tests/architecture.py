@@ -32,6 +32,9 @@ IO_FILES = (
     "p2p/persistence.py",
     "p2p/data_dir.py",
     "p2p/blobs/store.py",
+    "federated/compute.py",
+    "federated/journal.py",
+    "federated/state.py",
     "p2p/yamux/link.py",
     "p2p/yamux/stream.py",
 )

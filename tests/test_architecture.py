@@ -33,6 +33,11 @@ def plant(path: Path, line: str) -> None:
     path.write_text(f"{path.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
 
 
+def of_table(violations: list[str]) -> list[str]:
+    """Those in the module that the tests plant into; the tree itself has a test of its own."""
+    return [violation for violation in violations if violation.startswith("p2p/kad/table.py:")]
+
+
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     command = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     return subprocess.run(
@@ -60,8 +65,8 @@ def test_machines_are_handed_clock_randomness_and_bytes() -> None:
 )
 def test_a_machine_that_reaches_outside_is_found(copied_tree: Path, line: str) -> None:
     plant(copied_tree / "p2p" / "kad" / "table.py", line)
-    [found] = machine_violations(copied_tree)
-    assert found.startswith("p2p/kad/table.py:")
+    [found] = of_table(machine_violations(copied_tree))
+    assert "imports" in found
 
 
 @pytest.mark.parametrize(
@@ -73,7 +78,7 @@ def test_a_machine_that_reaches_outside_is_found(copied_tree: Path, line: str) -
 )
 def test_an_import_that_does_not_happen_at_load_is_allowed(copied_tree: Path, line: str) -> None:
     plant(copied_tree / "p2p" / "kad" / "table.py", line)
-    assert machine_violations(copied_tree) == []
+    assert of_table(machine_violations(copied_tree)) == []
 
 
 def test_each_file_named_as_doing_io_does_io() -> None:
@@ -89,7 +94,7 @@ def test_only_wire_modules_touch_generated_protobuf() -> None:
 
 def test_generated_protobuf_outside_wire_is_found(copied_tree: Path) -> None:
     plant(copied_tree / "p2p" / "kad" / "table.py", "from p2p.kad import dht_pb2")
-    [found] = wire_violations(copied_tree)
+    [found] = of_table(wire_violations(copied_tree))
     assert found.endswith("imports p2p.kad.dht_pb2")
 
 
