@@ -292,6 +292,7 @@ class RoundMachine:
             if current.has_model(certificate.block):
                 return self._finish(certificate, catch_up=False, now=now)
             current.stop_training()
+            self._actions += current.take_actions()
         self._adopting = certificate
         self._phase, self._sync_until = Phase.CERTIFIED, None
         self._adopt(certificate, now)

@@ -115,7 +115,7 @@ class Voting:
 
     def _answer(self, now: float) -> bool:
         """Answers one question; whether there was one with an answer."""
-        if not self._seat.roster.is_live(self._agreement.leader, now):
+        if self._is_leader_away(now):
             actions = self._agreement.skip_leader(now)
             self._absorb(actions, now)
             if actions:
@@ -133,6 +133,16 @@ class Voting:
                 self._absorb(self._agreement.handle_checked(proposal.block.hash, verdict, now), now)
                 return True
         return False
+
+    def _is_leader_away(self, now: float) -> bool:
+        """Whether the leader is gone, or has no update: then it is behind, and not yet here to lead.
+
+        Once each member could have led, those without an update are waited for too.
+        """
+        leader, me = self._agreement.leader, self._seat.me
+        behind = leader != me and leader not in self._collection.revealed()
+        first = self._agreement.view <= self._seat.committee.size
+        return (behind and first) or not self._seat.roster.is_live(leader, now)
 
     def _absorb(self, actions: Sequence[AgreementAction], now: float) -> None:
         for action in actions:

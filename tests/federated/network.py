@@ -40,6 +40,7 @@ from federated.round_events import (
     Publish,
     RoundFinished,
     Started,
+    StopTraining,
     TaskFinished,
     Train,
     Trained,
@@ -95,6 +96,7 @@ class Node:
     kill_after: int | None = None  # operations after which it dies
     trains: bool = True
     trained: list[int] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
     finished: list[RoundFinished] = field(default_factory=list)
     notes: list[Action] = field(default_factory=list)
     done: bool = False
@@ -131,7 +133,9 @@ class Network:
         self.delay, self.loss, self.duplicates, self.training = delay, loss, duplicates, training
         self.notice = notice  # how long it takes to see that a connection came or went
         self.rule: Callable[[Node, Input], str | None] = lambda node, item: None
-        self.aggregate: Callable[[Node, Aggregate], Event] = self._aggregate
+        self.aggregate: Callable[[Node, Aggregate], Event] = self.add_up
+        self.lag: Callable[[Node, Action], float] = lambda node, action: 0.0
+        self.blocked: Callable[[Node, bytes], bool] = lambda node, root: False
         self.tamper: Callable[[Node, Node, Body], Body | None] = lambda sender, to, body: body
         self.nodes = [Node(peer, number) for number, peer in enumerate(self.manifest.peer_ids)]
         self.certified: dict[int, bytes] = {}
@@ -252,7 +256,7 @@ class Network:
                 self.at(max(when, self.now), partial(self._tick, node, life, when))
 
     def _do(self, node: Node, action: Action) -> None:
-        reply = partial(self._reply, node, node.life)
+        reply = partial(self._reply, node, node.life, self.lag(node, action))
         match action:
             case WriteJournal(entries=entries):
                 node.operations += 1
@@ -260,6 +264,9 @@ class Network:
             case Checkpoint(certificate=certificate):
                 node.operations += 1
                 assert certificate.block.model.root in node.disk.models
+                digest = certificate.block.model.digest
+                known = self.certified.setdefault(certificate.round, digest)
+                assert known == digest, f"two models are certified for round {certificate.round}"
                 node.disk.certificate = certificate
                 node.disk.journal = [item for item in node.disk.journal if item.round > certificate.round]
             case Publish(body=body):
@@ -269,9 +276,10 @@ class Network:
                 assert base == node.base
                 node.trained.append(number)
                 if node.trains:
-                    self.after(self.training, partial(self._train, node, node.life, number))
+                    self.after(self.training, partial(self.train, node, node.life, number))
             case Fetch(round=number, root=root, holders=holders):
                 found = any(root in holder.disk.blobs for holder in self._reachable(node, holders))
+                found = found and not self.blocked(node, root)
                 if found:
                     node.disk.blobs[root] = True
                 reply(Fetched(round=number, root=root) if found else FetchFailed(round=number, root=root))
@@ -290,10 +298,10 @@ class Network:
             case RoundFinished(model=model):
                 node.base = model
                 node.finished.append(action)
-                known = self.certified.setdefault(action.round, model.digest)
-                assert known == model.digest, f"two models are certified for round {action.round}"
             case TaskFinished():
                 node.done = True
+            case StopTraining(round=number):
+                node.stopped.append(number)
             case DigestMismatch() | Misbehaved():
                 node.notes.append(action)
             case _:
@@ -303,10 +311,10 @@ class Network:
         others = [self.nodes[self.manifest.peer_ids.index(peer)] for peer in holders]
         return [node, *(other for other in others if other.machine and self._reaches(node, other))]
 
-    def _reply(self, node: Node, life: int, event: Event) -> None:
-        self.after(self.delay, partial(self.tell, node, life, event))
+    def _reply(self, node: Node, life: int, lag: float, event: Event) -> None:
+        self.at(self.now + lag + self.rng.uniform(*self.delay), partial(self.tell, node, life, event))
 
-    def _train(self, node: Node, life: int, number: int) -> None:
+    def train(self, node: Node, life: int, number: int) -> None:
         if node.life == life and node.machine is not None:
             root = sha256(node.peer.raw + bytes([number]) + self.rng.randbytes(8)).digest()
             node.disk.blobs[root] = True
@@ -314,7 +322,7 @@ class Network:
             event = Trained(round=number, root=root, size=UPDATE_SIZE, examples=examples)
             self.tell(node, life, event)
 
-    def _aggregate(self, node: Node, action: Aggregate) -> Event:
+    def add_up(self, node: Node, action: Aggregate) -> Aggregated:
         model = aggregate(node.base.digest, action.inputs)
         node.disk.models[model.root] = True
         return Aggregated(round=action.round, inputs=action.inputs, model=model)

@@ -1,0 +1,238 @@
+"""The commits, reveals and updates of one round, and the blocks made of them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from federated.assembly import MAX_AGGREGATES, Assembly
+from federated.collection import MAX_FETCHES, Collection, Status
+from federated.messages import Commit, Model, Reveal, commitment
+from federated.round_events import Aggregate, Aggregated, AggregateFailed, Fetch, Input, Inputs, Screened
+from tests.federated.table import BASE, TASK, committee
+
+LIMIT = 1000
+COMMITTEE = committee(4)
+PEERS = COMMITTEE.members
+INITIAL = Model(digest=BASE, root=BASE, size=1)
+
+
+def reveal(label: int, size: int = 10, examples: int = 1) -> Reveal:
+    root = sha256(bytes([label])).digest()
+    return Reveal(round=1, root=root, size=size, nonce=bytes([label]) * 32, examples=examples)
+
+
+def commit(number: int, what: Reveal) -> Commit:
+    return Commit(round=1, commitment=commitment(PEERS[number], TASK, BASE, what))
+
+
+def collection(*numbers: int) -> Collection:
+    """A collection in which these members have committed and revealed."""
+    made = Collection(committee=COMMITTEE, round_number=1, base=BASE, max_update=LIMIT)
+    for number in numbers:
+        assert made.add_commit(number, commit(number, reveal(number))) is None
+        assert made.add_reveal(number, reveal(number)) is None
+    return made
+
+
+def fetched(made: Collection, *numbers: int) -> None:
+    made.fetches([], (), retry=False)
+    for number in numbers:
+        made.fetched(reveal(number).root)
+
+
+def test_an_update_goes_from_commit_to_valid() -> None:
+    made = collection()
+    made.add_commit(1, commit(1, reveal(1)))
+    assert (made.committed(), made.revealed()) == ([1], [])
+    made.add_reveal(1, reveal(1))
+    assert made.revealed() == [1]
+    assert made.status(1) is None
+    holders = [PEERS[1], PEERS[2]]
+    [fetch] = made.fetches(holders, (), retry=False)
+    assert fetch == Fetch(round=1, root=reveal(1).root, size=10, holders=(PEERS[1], PEERS[2]))
+    assert made.fetches(holders, (), retry=True) == []
+    assert made.status(1) is Status.FETCHING
+    [validate] = made.fetched(reveal(1).root)
+    assert validate.input == Input(peer=PEERS[1], root=reveal(1).root, size=10, examples=1)
+    assert made.fetched(reveal(1).root) == []
+    made.validated(reveal(1).root, None)
+    assert made.with_status(Status.VALID) == made.candidates() == [1]
+    assert made.refused() == []
+
+
+def test_an_owner_that_is_gone_is_asked_last() -> None:
+    [fetch] = collection(1).fetches([PEERS[2], PEERS[3]], (), retry=False)
+    assert fetch.holders == (PEERS[2], PEERS[3], PEERS[1])
+
+
+def test_results_that_nobody_waits_for_are_ignored() -> None:
+    made = collection(1)
+    assert made.fetched(reveal(1).root) == []
+    made.failed(reveal(1).root)
+    made.validated(reveal(1).root, "norm")
+    assert made.status(1) is None
+    fetched(made, 1)
+    made.failed(reveal(1).root)
+    assert made.status(1) is Status.HERE
+
+
+def test_a_reveal_that_overtakes_its_commit_waits_for_it() -> None:
+    made = collection()
+    assert made.add_reveal(1, reveal(1)) is None
+    assert made.add_reveal(1, reveal(2)) is None
+    assert made.revealed() == []
+    assert made.add_commit(1, commit(1, reveal(1))) is None
+    assert made.revealed() == [1]
+    made.add_reveal(2, reveal(2))
+    assert made.add_commit(2, commit(1, reveal(2))) == "commitment"
+
+
+def test_the_first_commit_and_reveal_count() -> None:
+    made = collection(1)
+    assert made.add_commit(1, commit(1, reveal(1))) is None
+    assert made.add_commit(1, commit(1, reveal(2))) == "twice"
+    assert made.add_reveal(1, reveal(1)) is None
+    assert made.add_reveal(1, reveal(2)) == "twice"
+    assert made.inputs([1])[0].root == reveal(1).root
+
+
+def test_a_reveal_that_does_not_match_may_be_followed_by_one_that_does() -> None:
+    made = collection()
+    made.add_commit(1, commit(1, reveal(1)))
+    assert made.add_reveal(1, reveal(2)) == "commitment"
+    assert made.add_reveal(1, reveal(1)) is None
+    assert made.revealed() == [1]
+
+
+def test_a_late_commit_never_enters_our_candidates_but_can_be_fetched_for_a_check() -> None:
+    made = collection(1)
+    made.close()
+    made.add_commit(2, commit(2, reveal(2)))
+    made.add_reveal(2, reveal(2))
+    assert made.committed() == made.revealed() == [1]
+    assert [fetch.root for fetch in made.fetches([], (), retry=False)] == [reveal(1).root]
+    assert [fetch.root for fetch in made.fetches([], (2,), retry=False)] == [reveal(2).root]
+    for number in (1, 2):
+        made.fetched(reveal(number).root)
+        made.validated(reveal(number).root, None)
+    assert made.candidates() == [1]
+    assert made.status(2) is Status.VALID
+    assert {item.peer for item in made.inputs([1, 2, 3])} == {PEERS[1], PEERS[2]}
+
+
+def test_a_failed_update_is_fetched_again_a_few_times_only() -> None:
+    made = collection(1)
+    attempts = len(made.fetches([], (), retry=False))
+    made.failed(reveal(1).root)
+    assert made.fetches([], (), retry=False) == []
+    for _ in range(2 * MAX_FETCHES):
+        attempts += len(made.fetches([], (), retry=True))
+        made.failed(reveal(1).root)
+    assert attempts == MAX_FETCHES
+    assert made.status(1) is Status.FAILED
+
+
+def test_a_refused_update_is_named_with_its_rule() -> None:
+    made = collection(1, 2)
+    fetched(made, 1, 2)
+    made.validated(reveal(1).root, "finite")
+    made.validated(reveal(2).root, None)
+    assert made.refused() == [(1, "finite")]
+    assert made.with_status(Status.REFUSED) == [1]
+    assert made.candidates() == [2]
+
+
+def test_an_update_over_the_limit_or_of_another_size_than_its_twin_is_refused() -> None:
+    made = collection(1)
+    huge, twin = reveal(2, size=LIMIT + 1), reveal(1, size=11)
+    made.add_commit(2, commit(2, huge))
+    assert made.add_reveal(2, huge) == "size"
+    made.add_commit(3, commit(3, twin))
+    assert made.add_reveal(3, twin) is None
+    assert len(made.fetches([], (), retry=False)) == 1
+    assert made.refused() == [(2, "size"), (3, "size")]
+    assert made.status(3) is Status.REFUSED
+
+
+def test_the_same_update_counts_for_the_first_of_its_members() -> None:
+    made = collection(2)
+    made.add_commit(1, commit(1, reveal(2)))
+    made.add_reveal(1, reveal(2))
+    assert len(made.fetches([], (), retry=False)) == 1
+    made.fetched(reveal(2).root)
+    made.validated(reveal(2).root, None)
+    assert made.candidates() == [1]
+    assert made.refused() == [(2, "duplicate")]
+
+
+# from updates to a block
+
+
+def inputs(*numbers: int) -> Inputs:
+    return collection(*numbers).inputs(numbers)
+
+
+def assembly(minimum: int = 2) -> Assembly:
+    return Assembly(committee=COMMITTEE, round_number=1, base=INITIAL, minimum=minimum)
+
+
+def model(label: int) -> Model:
+    return Model(digest=bytes([label]) * 32, root=bytes([label]) * 32, size=9)
+
+
+def test_a_block_is_drafted_once_its_model_is_known() -> None:
+    made, three = assembly(), inputs(0, 2, 3)
+    assert made.ask(three) == [Aggregate(round=1, inputs=three)]
+    assert made.ask(three) == []
+    assert made.draft(three) is None
+    made.handle(Aggregated(round=1, inputs=three, model=model(1)))
+    draft = made.draft(three)
+    assert draft is not None
+    assert draft.block.model == model(1)
+    assert (draft.block.participants, draft.block.examples) == (0b1101, 3)
+    assert list(draft.roots) == sorted(draft.roots) == sorted(reveal(number).root for number in (0, 2, 3))
+    assert made.has_model(draft.block)
+    assert made.has_model(made.skip().block)
+    other = assembly()
+    assert not other.has_model(draft.block)
+
+
+def test_too_few_updates_or_ones_that_make_no_model_leave_it_as_it_is() -> None:
+    made = assembly()
+    assert made.ask(inputs(1)) == []
+    assert made.draft(inputs(1)) == made.skip()
+    assert made.skip().block.model == INITIAL
+    assert made.skip().block.skipped
+    made.ask(inputs(1, 2))
+    made.handle(AggregateFailed(round=1, inputs=inputs(1, 2)))
+    assert made.draft(inputs(1, 2)) == made.skip()
+
+
+def test_what_screening_refuses_is_left_out_until_nothing_more_is() -> None:
+    made, four, three, two = assembly(), inputs(0, 1, 2, 3), inputs(0, 1, 2), inputs(0, 1)
+    made.ask(four)
+    made.handle(Screened(round=1, inputs=four, refused=((reveal(3).root, "norm"),)))
+    assert made.ask(four) == [Aggregate(round=1, inputs=three)]
+    made.handle(Screened(round=1, inputs=three, refused=((reveal(2).root, "direction"),)))
+    assert made.ask(four) == [Aggregate(round=1, inputs=two)]
+    made.handle(Aggregated(round=1, inputs=two, model=model(1)))
+    assert made.draft(four) == made.draft(two) != made.skip()
+    assert made.refused(four) == [(3, "norm"), (2, "direction")]
+
+
+def test_screening_that_refuses_nothing_of_the_set_is_a_failure_and_no_loop() -> None:
+    made, two = assembly(), inputs(0, 1)
+    made.ask(two)
+    made.handle(Screened(round=1, inputs=two, refused=((reveal(3).root, "norm"),)))
+    assert made.draft(two) == made.skip()
+
+
+def test_what_was_not_asked_for_is_ignored_and_no_more_than_so_many_sets_are_aggregated() -> None:
+    made = assembly(minimum=1)
+    made.handle(Aggregated(round=1, inputs=inputs(1), model=model(1)))
+    assert made.draft(inputs(1)) is None
+    asked = 0
+    for label in range(2 * MAX_AGGREGATES):
+        item = Input(peer=PEERS[0], root=bytes([label]) * 32, size=1, examples=1)
+        asked += len(made.ask((item,)))
+    assert asked == MAX_AGGREGATES

@@ -1,0 +1,105 @@
+"""Quorums, leaders, and who counts as live."""
+
+from __future__ import annotations
+
+import math
+from hashlib import sha256
+
+import pytest
+
+from federated.committee import Committee, verify_signature
+from federated.manifest import RoundPolicy
+from federated.messages import Choice, Vote, vote_bytes
+from federated.roster import Roster, Seat
+from p2p.errors import InvalidInput
+from p2p.keys import KeyPair
+from p2p.peer_id import PeerId
+from tests.federated.samples import peer
+
+TASK, BASE = sha256(b"task").digest(), sha256(b"base").digest()
+
+
+def committee(count: int) -> Committee:
+    return Committee(TASK, [peer(number) for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("count", "quorum"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4), (6, 4), (7, 5), (13, 9), (64, 43)]
+)
+def test_any_two_quorums_share_an_honest_member(count: int, quorum: int) -> None:
+    made = committee(count)
+    assert made.quorum == quorum
+    assert 2 * quorum - count > made.faults
+    assert count - made.faults >= quorum
+
+
+def test_every_member_leads_once_in_a_rotation_in_an_order_that_changes() -> None:
+    made = committee(7)
+    orders = [
+        [made.leader(number, base, view) for view in range(start, start + 7)]
+        for number, base, start in [(1, BASE, 1), (1, BASE, 8), (2, BASE, 1), (1, TASK, 1)]
+    ]
+    assert all(sorted(order) == list(range(7)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert [committee(7).leader(1, BASE, view) for view in range(1, 8)] == orders[0]
+
+
+def test_members_are_numbered_in_the_order_of_their_ids_whatever_order_they_come_in() -> None:
+    peers = [peer(number) for number in range(5)]
+    made = Committee(TASK, peers[::-1])
+    assert list(made.members) == sorted(peers)
+    assert [made.number(item) for item in made.members] == list(range(5))
+    assert made.number(peer(9)) is None
+    assert made.peers(0b10010) == (made.members[1], made.members[4])
+
+
+def test_a_vote_is_accepted_with_the_signature_of_its_member_only() -> None:
+    keys = [KeyPair.from_seed(bytes([number]) * 32) for number in range(2)]
+    made = Committee(TASK, [PeerId.from_public_key(key.public) for key in keys])
+    data = vote_bytes(TASK, 1, 1, Choice.NOTARIZE, BASE)
+    vote = Vote(round=1, view=1, choice=Choice.NOTARIZE, block=BASE, signature=keys[0].sign(data))
+    signer = made.number(PeerId.from_public_key(keys[0].public))
+    assert [made.accepts_vote(member, vote) for member in range(2)] == [
+        member == signer for member in range(2)
+    ]
+
+
+def test_a_member_whose_key_nobody_knows_cannot_vote() -> None:
+    stranger = PeerId(b"\x12\x20" + bytes(32))
+    assert not verify_signature(stranger, b"", bytes(64))
+    with pytest.raises(InvalidInput, match="does not contain its key"):
+        Committee(TASK, [stranger])
+
+
+def test_a_member_is_live_once_heard_and_while_connected_or_heard_lately() -> None:
+    roster = Roster(4, me=0, window=10.0)
+    roster.connect(1)
+    assert roster.live(0.0) == [0]
+    roster.hear(1, 0.0)
+    roster.hear(2, 0.0)
+    assert roster.live(10.0) == [0, 1, 2]
+    assert roster.live(10.1) == [0, 1]
+    roster.lose(1)
+    assert roster.live(10.1) == [0]
+    roster.hear(1, 11.0)
+    assert roster.live(12.0) == [0, 1]
+    assert roster.live(21.5) == [0]
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "minimum"), [(0.5, 6, 3), (0.5, 5, 3), (0.1, 30, 3), (1.0, 4, 4), (0.01, 4, 1)]
+)
+def test_the_least_number_of_updates_is_a_share_of_all_members(
+    share: float, count: int, minimum: int
+) -> None:
+    seat = Seat(
+        committee=committee(count),
+        me=0,
+        sign=bytes,
+        rng=math,  # type: ignore[arg-type]
+        policy=RoundPolicy(min_updates=share),
+        max_update=1,
+        roster=Roster(count, 0, 1.0),
+        period=1.0,
+    )
+    assert seat.minimum == minimum
