@@ -1,0 +1,362 @@
+"""One training task on a host: tells the round machine what happens, carries out what it asks for.
+
+    gossip ──→ Gate ──→ MessageReceived ─┐                 ┌─→ journal, checkpoint: awaited, in their order
+    host ────→ PeerConnected, PeerLost ──┼→ RoundMachine ──┼─→ publish, report
+    work ────→ Trained, Fetched, …  ─────┘    ↑ timer      └─→ train, fetch, validate, aggregate, adopt:
+                                                               tasks, whose results come back as events
+
+One task owns the machine and carries out its actions one after the other, so nothing is published
+before the journal entry in front of it is on the disk. While the disk fails it stands still there:
+the task neither votes nor publishes, and goes on when the disk does. What takes long is done in
+`federated.work`, where the arrays are.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from federated.compute import Compute, ThreadCompute
+from federated.errors import CodecError, StorageError
+from federated.gate import Gate
+from federated.manifest import TaskManifest
+from federated.messages import LIFETIME, Body, Message
+from federated.plugin import PeerContext
+from federated.registry import Registry
+from federated.reports import Report, phase_report, round_report, task_report
+from federated.round import RoundMachine
+from federated.round_events import (
+    Action,
+    Adopt,
+    Aggregate,
+    Checkpoint,
+    DigestMismatch,
+    Event,
+    Fetch,
+    FetchFailed,
+    MessageReceived,
+    Misbehaved,
+    PeerConnected,
+    PeerLost,
+    PhaseFinished,
+    Publish,
+    RoundFinished,
+    Started,
+    StopTraining,
+    TaskFinished,
+    Train,
+    Validate,
+    WriteJournal,
+)
+from federated.state import Restored, TaskState
+from federated.wire import decode, encode
+from federated.work import RoundWork, Work
+from federated.workbench import Workbench, prepare
+from p2p.blobs import Blobs
+from p2p.errors import InvalidInput
+from p2p.events import PeerConnected as HostConnected
+from p2p.events import PeerDisconnected as HostDisconnected
+from p2p.gossipsub import Pubsub, Subscription
+from p2p.host import Host
+from p2p.scope import open_scope
+
+EVENT_QUEUE = 64  # events that wait for the machine; whoever has one more waits for it
+STORAGE_RETRY = 1.0  # seconds between two attempts on a disk that fails
+CLOSE_GRACE = 1.0  # seconds to finish the write that is under way
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+def topic_of(manifest: TaskManifest) -> str:
+    """The topic on which the members of a task talk."""
+    return f"/atcp/task/{manifest.task_id.hex()}/1"
+
+
+class Task:
+    """A task in progress; get it from `open_task`."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        pubsub: Pubsub,
+        blobs: Blobs,
+        manifest: TaskManifest,
+        bench: Workbench,
+        state: TaskState,
+        compute: Callable[[], Compute],
+        report: Callable[[Report], None],
+        rng: random.Random,
+        wall_clock: Callable[[], float],
+        nursery: trio.Nursery,
+    ) -> None:
+        self._host = host
+        self._pubsub = pubsub
+        self._blobs = blobs
+        self._manifest = manifest
+        self._bench = bench
+        self._state = state
+        self._report = report
+        self._wall_clock = wall_clock
+        self._nursery = nursery
+        self._compute = compute()
+        self._work = RoundWork(
+            bench=bench,
+            blobs=blobs,
+            trainer=compute(),
+            compute=self._compute,
+            keep=self._keep,
+            complain=self._complain,
+        )
+        self._machine = RoundMachine(manifest=manifest, peer=host.peer_id, sign=host.key.sign, rng=rng)
+        self._send_event, self._events = trio.open_memory_channel[Event](EVENT_QUEUE)
+        self._finished = trio.Event()
+        self._seq = int(wall_clock() * 1e6)  # above all that an earlier process used
+        self._stuck = 0  # calls that wait for the disk
+        self._scopes: list[trio.CancelScope] = []  # of this round's work
+        self._training = self._adopting = trio.CancelScope()
+        self._stale: tuple[bytes, ...] = ()  # blobs of the last round: somebody may be one behind
+
+    async def wait_finished(self) -> None:
+        """Returns once the last round is done; the task goes on for the members that are behind."""
+        await self._finished.wait()
+
+    async def _run(self) -> None:
+        """Listens, restores what an earlier process left, and goes through the rounds."""
+        topic, manifest = topic_of(self._manifest), self._manifest
+        gate = Gate(task=manifest.task_id, members=manifest.peer_ids, wall_clock=self._wall_clock)
+        self._pubsub.add_validator(topic, gate.judge)
+        with self._pubsub.subscribe(topic) as subscription:
+            started = await self._start()
+            self._report(task_report(manifest, "joined"))
+            self._nursery.start_soon(self._follow_topic, subscription)
+            self._nursery.start_soon(self._follow_host)
+            await self._perform(self._machine.handle(started, trio.current_time()))
+            while True:
+                await self._perform(await self._next_actions())
+
+    async def _start(self) -> Started:
+        """The first event: everything in it is at hand, here and for others."""
+        restored = await self._durably(self._restore)
+        initial = current = await self._work.add_model(self._bench.initial)
+        if restored.model is not None:
+            current = await self._work.add_model(restored.model)
+        self._stale = await self._work.turn(current)
+        return Started(initial=initial, certificate=restored.certificate, entries=restored.entries)
+
+    def _restore(self) -> Restored:
+        restored = self._state.restore()
+        try:
+            if restored.model is not None:
+                self._bench.decode(restored.model)
+        except CodecError as exc:
+            raise StorageError(f"the checkpoint holds no model of this task: {exc}") from exc
+        return restored
+
+    # What happens
+
+    async def _follow_topic(self, subscription: Subscription) -> None:
+        async for message in subscription:
+            body = decode(message.data).body  # the gate has decoded it before
+            await self._send_event.send(MessageReceived(sender=message.sender, body=body))
+
+    async def _follow_host(self) -> None:
+        with self._host.events() as events:
+            async for event in events:
+                match event:
+                    case HostConnected(peer=peer):
+                        await self._send_event.send(PeerConnected(peer=peer))
+                    case HostDisconnected(peer=peer):
+                        await self._send_event.send(PeerLost(peer=peer))
+
+    async def _next_actions(self) -> list[Action]:
+        """What the machine wants after the next event, or at its deadline."""
+        event: Event | None = None
+        deadline = self._machine.next_deadline()
+        with trio.move_on_at(math.inf if deadline is None else deadline):
+            event = await self._events.receive()
+        now = trio.current_time()
+        return self._machine.handle_timer(now) if event is None else self._machine.handle(event, now)
+
+    # What is to be done
+
+    async def _perform(self, actions: Sequence[Action]) -> None:
+        """Carries out `actions`, one after the other."""
+        for action in actions:
+            match action:
+                case WriteJournal(entries=entries):
+                    await self._durably(partial(self._state.write, entries))
+                case Checkpoint(certificate=certificate):
+                    model = self._work.model(certificate.block.model.digest)
+                    await self._durably(partial(self._state.checkpoint, certificate, model))
+                case Publish(body=body):
+                    self._publish(body)
+                case Train() | Fetch() | Validate() | Aggregate() | Adopt():
+                    self._begin(action)
+                case StopTraining():
+                    self._training.cancel()
+                case RoundFinished():
+                    await self._finish_round(action)
+                case _:
+                    self._tell(action)
+
+    def _publish(self, body: Body) -> None:
+        self._seq += 1
+        expiry = int(self._wall_clock() + LIFETIME)
+        message = Message(task=self._manifest.task_id, seq=self._seq, expiry=expiry, body=body)
+        self._pubsub.publish(topic_of(self._manifest), encode(message))
+
+    def _begin(self, action: Work) -> None:
+        """Starts work of this round; its result comes back as an event."""
+        scope = trio.CancelScope()
+        match action:
+            case Train():
+                self._training = scope
+            case Adopt():
+                self._adopting.cancel()
+                self._adopting = scope
+        self._scopes.append(scope)
+        self._nursery.start_soon(self._do, action, scope)
+
+    async def _do(self, action: Work, scope: trio.CancelScope) -> None:
+        with scope:
+            limit = self._manifest.policy.phase_deadline_s if isinstance(action, Fetch) else math.inf
+            event: Event | None = None
+            with trio.move_on_after(limit):
+                event = await self._work.perform(action)
+            if event is None and isinstance(action, Fetch):
+                event = FetchFailed(round=action.round, root=action.root)
+            if event is not None:
+                await self._send_event.send(event)
+
+    async def _finish_round(self, action: RoundFinished) -> None:
+        """Drops the work of the round, goes over to the new model, and reports."""
+        for scope in self._scopes:
+            scope.cancel()
+        self._scopes = []
+        for root in self._stale:
+            await self._discard(root)
+        self._stale = await self._work.turn(action.model)
+        measured = {}
+        with trio.move_on_after(self._manifest.policy.phase_deadline_s):
+            measured = dict(await self._work.evaluate())
+        sent = self._pubsub.bytes_sent + self._blobs.bytes_sent
+        self._report(round_report(self._manifest, action, measured, sent))
+
+    def _tell(self, action: Action) -> None:
+        """Passes on what needs no deed."""
+        match action:
+            case PhaseFinished():
+                self._report(phase_report(self._manifest, action))
+            case TaskFinished():
+                self._report(task_report(self._manifest, "finished"))
+                self._finished.set()
+            case DigestMismatch(round=number, peer=peer, ours=ours, theirs=theirs):
+                logger.error(
+                    "round %d: %s has the model %s, we have %s", number, peer, theirs.hex(), ours.hex()
+                )
+            case Misbehaved(round=number, peer=peer, rule=rule):
+                logger.warning("round %d: %s broke the rule %s", number, peer, rule)
+
+    def _complain(self, line: str) -> None:
+        """Says what a plugin failed at; the task goes on."""
+        self._report(task_report(self._manifest, "joined", line))
+
+    # Storage
+
+    async def _durably(self, call: Callable[[], T]) -> T:
+        """The result of a call that touches files, made again until the disk lets it succeed."""
+        stuck = False
+        while True:
+            try:
+                result = await self._compute.run(lambda _: call())
+            except (StorageError, OSError) as exc:
+                if not stuck:
+                    stuck = True
+                    self._stuck += 1
+                    self._report(task_report(self._manifest, "waiting", str(exc)))
+                await trio.sleep(STORAGE_RETRY)
+                continue
+            if stuck:
+                self._stuck -= 1
+                if not self._stuck:
+                    self._report(task_report(self._manifest, "joined"))
+            return result
+
+    async def _keep(self, data: bytes) -> bytes:
+        """Puts `data` into the blob store; returns its root."""
+        return await self._durably(lambda: self._blobs.store.put(data))
+
+    async def _discard(self, root: bytes) -> None:
+        try:
+            await self._compute.run(lambda _: self._blobs.store.discard(root))
+        except OSError as exc:
+            logger.warning("blob %s cannot be removed: %s", root.hex()[:16], exc)
+
+    async def _close(self) -> None:
+        """Closes the files behind the write that may be under way."""
+        with trio.move_on_after(CLOSE_GRACE, shield=True):
+            await self._compute.run(lambda _: self._state.close())
+
+
+@asynccontextmanager
+async def open_task(
+    host: Host,
+    pubsub: Pubsub,
+    blobs: Blobs,
+    manifest: TaskManifest,
+    registry: Registry,
+    data_dir: Path | None,
+    report: Callable[[Report], None],
+    *,
+    compute: Callable[[], Compute] = ThreadCompute,
+    rng: random.Random | None = None,
+    wall_clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Task]:
+    """Takes part in a task while the body runs; its events go to `report`, see `federated.reports`.
+
+    Votes and models are kept below `data_dir`; without it nothing survives the process, and it must
+    not come back under the same identity. `compute` makes what runs the heavy work, `rng` hides updates
+    until they are revealed and is the system's entropy by default, `wall_clock` (unix seconds) dates
+    messages. Raises `PluginError` and `DataError` when the task cannot run here, `InvalidInput` when
+    this peer is not a member.
+    """
+    if host.peer_id not in manifest.peer_ids:
+        raise InvalidInput(f"{host.peer_id} is not a member of the task {manifest.name}")
+    plugins = registry.load(manifest)
+    index = manifest.peer_ids.index(host.peer_id)
+    context = PeerContext(peer=host.peer_id, members=manifest.peer_ids, index=index, data_dir=data_dir)
+    bench = await compute().run(lambda _: prepare(manifest, plugins, context))
+    folder = None if data_dir is None else data_dir / "tasks" / manifest.task_id.hex()
+    state = TaskState(folder, manifest.task_id, len(bench.initial))
+    async with open_scope() as nursery:
+        task = Task(
+            host=host,
+            pubsub=pubsub,
+            blobs=blobs,
+            manifest=manifest,
+            bench=bench,
+            state=state,
+            compute=compute,
+            report=report,
+            rng=rng or random.SystemRandom(),
+            wall_clock=wall_clock,
+            nursery=nursery,
+        )
+        nursery.start_soon(task._run)
+        try:
+            yield task
+        finally:
+            nursery.cancel_scope.cancel()
+            await task._close()

@@ -1,0 +1,152 @@
+"""Members of one task on an in-memory network: started, crashed and started again within a test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from federated.compute import InlineCompute
+from federated.driver import Task, open_task
+from federated.manifest import PluginRef, RoundPolicy, TaskManifest
+from federated.registry import Registry
+from federated.reports import Report
+from p2p.blobs import Blobs, BlobStore, open_blobs
+from p2p.gossipsub import Pubsub, open_gossipsub
+from p2p.host import Host
+from p2p.peer_id import PeerId
+from p2p.transport import MemoryNetwork
+from tests.federated import tiny
+from tests.support import key_number, open_memory_host
+
+CAPACITY = 1 << 20  # bytes of blobs a member keeps
+
+
+def peer_number(number: int) -> PeerId:
+    return PeerId.from_public_key(key_number(number).public)
+
+
+def tiny_manifest(count: int, **changes: Any) -> TaskManifest:
+    """A task of the members numbered 1 to `count`, of six rounds."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "seed": 3,
+        "rounds": 6,
+        "members": [str(peer_number(number)) for number in range(1, count + 1)],
+        "preprocessor": PluginRef(name="points"),
+        "trainer": PluginRef(name="pull"),
+        "aggregator": PluginRef(name="weighted-mean"),
+        "validator": PluginRef(name="update-check"),
+        "policy": RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0),
+    }
+    return TaskManifest(**{**values, **changes})
+
+
+class Member:
+    """One member while it lives."""
+
+    def __init__(self, host: Host, pubsub: Pubsub, blobs: Blobs, scope: trio.CancelScope) -> None:
+        self.host = host
+        self.pubsub = pubsub
+        self.blobs = blobs
+        self.task: Task | None = None
+        self._scope = scope
+        self.gone = trio.Event()
+
+    async def crash(self) -> None:
+        """Ends the member where it is."""
+        self._scope.cancel()
+        await self.gone.wait()
+
+
+class Lab:
+    """The members of one task, by number from 1. What they keep outlives them: reports, blobs, folders."""
+
+    def __init__(self, manifest: TaskManifest, folder: Path | None = None) -> None:
+        self.manifest = manifest
+        self.members: dict[int, Member] = {}
+        self.reports: dict[int, list[Report]] = {}
+        self._folder = folder
+        self._network = MemoryNetwork()
+        self._stores: dict[int, BlobStore] = {}
+        self._news = trio.Event()
+
+    def folder(self, number: int) -> Path | None:
+        """The data folder of a member."""
+        return None if self._folder is None else self._folder / str(number)
+
+    def rounds(self, number: int) -> dict[int, Report]:
+        """What a member reported of its rounds, by round."""
+        events = self.reports.get(number, [])
+        return {event["round"]: event for event in events if event["event"] == "round"}
+
+    def digests(self) -> dict[int, list[str]]:
+        """The different digests that members reported, by round."""
+        found: dict[int, dict[str, None]] = {}
+        for number in self.reports:
+            for round_number, event in self.rounds(number).items():
+                found.setdefault(round_number, {})[event["digest"]] = None
+        return {number: list(digests) for number, digests in sorted(found.items())}
+
+    def task_events(self, number: int) -> list[Report]:
+        """What a member reported of its task."""
+        return [event for event in self.reports.get(number, []) if event["event"] == "task"]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns once reports made `condition` true."""
+        while not condition():
+            self._news = trio.Event()
+            await self._news.wait()
+
+    async def until_round(self, number: int, *members: int) -> None:
+        """Returns once these members reported round `number`."""
+        await self.until(lambda: all(number in self.rounds(member) for member in members))
+
+    async def run(
+        self,
+        number: int,
+        manifest: TaskManifest | None = None,
+        *,
+        plugins: Registry | None = None,
+        idle: bool = False,
+        task_status: trio.TaskStatus[Member] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Runs member `number`, connected to all others, until it crashes; without the task when `idle`.
+
+        `manifest` and `plugins` are what this member believes in.
+        """
+        store = self._stores.setdefault(number, BlobStore(None, CAPACITY))
+        with trio.CancelScope() as scope:
+            async with (
+                open_memory_host(self._network, number) as host,
+                open_gossipsub(host) as pubsub,
+                open_blobs(host, store) as blobs,
+            ):
+                member = self.members[number] = Member(host, pubsub, blobs, scope)
+                for other in [known for known in self.members.values() if known is not member]:
+                    await host.connect(other.host.peer_id, other.host.addresses())
+                if idle:
+                    task_status.started(member)
+                    await trio.sleep_forever()
+                async with open_task(
+                    host,
+                    pubsub,
+                    blobs,
+                    manifest or self.manifest,
+                    plugins or tiny.registry(),
+                    self.folder(number),
+                    lambda event: self._report(number, event),
+                    compute=InlineCompute,
+                    rng=random.Random(number),
+                ) as member.task:
+                    task_status.started(member)
+                    await trio.sleep_forever()
+        del self.members[number]
+        member.gone.set()
+
+    def _report(self, number: int, event: Report) -> None:
+        self.reports.setdefault(number, []).append(event)
+        self._news.set()

@@ -1,0 +1,111 @@
+"""A task small enough to run many times in a test: every member pulls four numbers towards its own."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import numpy as np
+
+from federated.errors import DataError, TrainingStopped
+from federated.parameters import Parameters
+from federated.plugin import Dataset, PeerContext, TrainContext, TrainResult
+from federated.registry import GROUP, Registry
+
+BUILT_IN = {
+    "weighted-mean": "plugins.aggregation.weighted_mean:WeightedMean",
+    "update-check": "plugins.validation.update_check:UpdateCheck",
+}
+TINY = ("Points", "NoPoints", "Pull", "Nan", "Huge", "Raises", "Reshapes", "Waits", "FailingMean")
+
+
+def registry() -> Registry:
+    """The plugins of this file by their lower-case names, and two of the built-in ones."""
+    found = BUILT_IN | {name.lower(): f"{__name__}:{name}" for name in TINY}
+    return Registry(installed=[EntryPoint(name, value, GROUP) for name, value in sorted(found.items())])
+
+
+class Points:
+    """Member i has the point (i, i, i, i), and all of them are held out."""
+
+    kind = "preprocessor"
+
+    def load(self, context: PeerContext) -> Dataset:
+        points = np.arange(len(context.members), dtype=np.float32)
+        return Dataset(train=points[context.index], holdout=points.mean(), examples=context.index + 1)
+
+
+class NoPoints:
+    """Data that is not there."""
+
+    kind = "preprocessor"
+
+    def load(self, context: PeerContext) -> Dataset:
+        raise DataError("the points are missing")
+
+
+class Pull:
+    """Goes half of the way to the own point."""
+
+    kind = "trainer"
+
+    def init(self, seed: int) -> Parameters:
+        return {"count": np.zeros((), np.int64), "w": np.full(4, seed, np.float32)}
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        parameters["w"] += (data - parameters["w"]) / 2  # in place: nobody else may see it
+        parameters["count"] += 1
+        return TrainResult(parameters=parameters, examples=int(data) + 1)
+
+    def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
+        loss = float(np.abs(parameters["w"] - data).max())
+        return {"accuracy": 1 / (1 + loss), "loss": loss}
+
+
+class Nan(Pull):
+    """Trains to something that is no number."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        parameters["w"][1] = np.nan
+        return TrainResult(parameters=parameters, examples=1)
+
+
+class Huge(Pull):
+    """Trains to something far outside what the others come to."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        parameters["w"] += 1e3
+        return TrainResult(parameters=parameters, examples=1)
+
+
+class Raises(Pull):
+    """Does not train, and does not measure."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        raise RuntimeError("out of luck\nand of much else")
+
+    def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
+        raise RuntimeError("nothing to measure")
+
+
+class Reshapes(Pull):
+    """Comes back with another model."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        return TrainResult(parameters={"w": np.zeros(5, np.float32)}, examples=1)
+
+
+class Waits(Pull):
+    """Stops when it is asked, without a result."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        raise TrainingStopped("asked")
+
+
+class FailingMean:
+    """Makes no model of anything."""
+
+    kind = "aggregator"
+
+    def aggregate(self, base: Parameters, updates: object) -> Parameters:
+        raise ZeroDivisionError("division by zero")
