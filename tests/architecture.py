@@ -34,6 +34,7 @@ IO_FILES = (
     "p2p/blobs/store.py",
     "federated/compute.py",
     "federated/journal.py",
+    "federated/service.py",
     "federated/state.py",
     "p2p/yamux/link.py",
     "p2p/yamux/stream.py",
