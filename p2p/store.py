@@ -28,8 +28,12 @@ class AddressFile:
         """Opens or makes the file. Raises `InvalidInput` when it cannot be used."""
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(SCHEMA)
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute(SCHEMA)
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as exc:
             raise InvalidInput(f"cannot use {path}: {exc}; move it away and start again") from exc
 
