@@ -95,8 +95,6 @@ class YamuxConnection:
         Whatever the reason: the stream beneath is closed, everybody who waits gets `ConnectionLost`,
         and the handlers of inbound streams are cancelled.
         """
-        if self._finished.is_set():
-            return
         self._started = True
         async with open_scope() as handlers:
 
@@ -198,16 +196,12 @@ class YamuxConnection:
 
     def _report(self, stream: YamuxStream, error: Exception) -> None:
         stream.reset()
-        if isinstance(error, ConnectionLost):
-            logger.debug("stream %d of %s (%s): %s", stream.id, self.peer, stream.protocol, error)
+        if isinstance(error, P2PError | trio.TooSlowError):  # the peer's doing, or nobody's
+            reason = str(error) or "it took too long"
+            logger.info("stream %d of %s (%s) ended: %s", stream.id, self.peer, stream.protocol, reason)
         else:
-            logger.warning(
-                "the handler of stream %d of %s (%s) failed",
-                stream.id,
-                self.peer,
-                stream.protocol,
-                exc_info=error,
-            )
+            message = "the handler of stream %d of %s (%s) failed"
+            logger.warning(message, stream.id, self.peer, stream.protocol, exc_info=error)
 
     async def _write(self) -> None:
         with trio.CancelScope() as stall:  # one scope, re-armed: a new one for each send costs more

@@ -407,19 +407,41 @@ async def test_wait_send_all_might_not_block_waits_for_room(autojump_clock):
 
 async def test_streams_that_ended_leave_nothing_behind(autojump_clock):
     async with open_nodes() as (one, other):
-        for end in ("we finish last", "the peer finishes last", "reset"):
+        for end in ("close", "our half first", "reset"):
             stream = await one.open_stream()
             await stream.send_all(b"x")
             await stream.receive_some()
             if end == "reset":
                 stream.reset()
-            elif end == "the peer finishes last":
+            elif end == "our half first":
                 await stream.send_eof()
                 assert await stream.receive_some() == b""
             else:
                 await stream.aclose()
             await wait_all_tasks_blocked()
             assert one.connection._link.streams == other.connection._link.streams == {}
+
+
+async def test_a_stream_whose_peer_finished_first_leaves_nothing_behind(autojump_clock):
+    async with open_node(initiator=True) as (node, wire):
+        stream = await node.open_stream()
+        await wire.send(encode(WINDOW_UPDATE, ACK | FIN, 1))
+        assert await stream.receive_some() == b""
+        await stream.send_eof()
+        assert node.connection._link.streams == {}
+
+
+@pytest.mark.parametrize(("end", "error"), [("reset", StreamReset), ("aclose", LocalProtocolError)])
+async def test_what_we_end_ourselves_gives_nothing_more(autojump_clock, end, error):
+    async with open_node(initiator=True) as (node, wire):
+        stream = await node.open_stream()
+        await wire.send(encode(DATA, ACK | FIN, 1, body=b"unread"))
+        if end == "reset":
+            stream.reset()
+        else:
+            await stream.aclose()
+        with pytest.raises(error):
+            await stream.receive_some()
 
 
 async def test_a_peer_that_reuses_an_id_confuses_only_itself(autojump_clock):
