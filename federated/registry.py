@@ -76,10 +76,10 @@ class Registry:
         factory = self._import(name)
         found = getattr(factory, "kind", None)
         if found != kind:
-            raise PluginError(f"plugin {name!r} is a {found or 'class without a kind'}, not a {kind}")
+            raise PluginError(f"plugin {name!r} is of kind {found}, not {kind}")
         plugin = _make(name, factory, ref.settings)
         if not isinstance(plugin, KINDS[kind]):
-            raise PluginError(f"plugin {name!r} lacks a method of a {kind}")
+            raise PluginError(f"plugin {name!r} lacks a method of its kind, {kind}")
         return plugin
 
     def _import(self, name: str) -> Any:

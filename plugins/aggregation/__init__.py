@@ -1,0 +1,1 @@
+"""Plugins that make one model out of many updates."""

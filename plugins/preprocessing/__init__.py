@@ -1,0 +1,1 @@
+"""Plugins that make the data of one peer ready."""

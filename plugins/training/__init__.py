@@ -1,0 +1,1 @@
+"""Plugins that know a model and train it."""

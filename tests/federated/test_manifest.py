@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import base58
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federated.errors import ManifestError
+from federated.manifest import MAX_MANIFEST, PluginRef, load_manifest, parse_manifest
+from tests.federated.samples import manifest, members, peer
+
+
+def written(**changes: Any) -> bytes:
+    value = json.loads(manifest().canonical())
+    value.update(changes)
+    return json.dumps({key: item for key, item in value.items() if item is not None}).encode()
+
+
+def test_canonical_bytes_are_read_back_to_the_same_task() -> None:
+    task = manifest(trainer=PluginRef(name="numpy-mlp", settings={"lr": 0.1, "hidden": [64, 32]}))
+    again = parse_manifest(task.canonical())
+    assert again == task
+    assert again.task_id == task.task_id
+    assert len(task.task_id) == 32
+
+
+def test_canonical_bytes_are_fixed() -> None:
+    task = manifest(members=members(1))
+    assert task.canonical() == (
+        b'{"aggregator":{"name":"weighted-mean","settings":{}},"max_update_bytes":67108864,"members":["'
+        + members(1)[0].encode()
+        + b'"],"name":"sample","policy":{"min_updates":0.5,"phase_deadline_s":10.0,"quorum":1.0,'
+        b'"train_deadline_s":60.0},"preprocessor":{"name":"digits","settings":{}},"rounds":3,"seed":1,'
+        b'"trainer":{"name":"numpy-mlp","settings":{}},"validator":{"name":"update-check","settings":{}}}'
+    )
+
+
+def test_task_id_does_not_depend_on_the_form_or_the_order_of_the_members() -> None:
+    cid = "z" + base58.b58encode(b"\x01\x72" + peer(2).raw).decode()
+    first = parse_manifest(written(members=[*members(2), cid]))
+    second = parse_manifest(written(members=members(3)[::-1]))
+    assert first.task_id == second.task_id == manifest().task_id
+
+
+def test_task_id_does_not_depend_on_spaces_or_on_defaults_left_out() -> None:
+    short = json.dumps(json.loads(written(policy=None, max_update_bytes=None)), indent=4)
+    assert parse_manifest(short.encode()).task_id == manifest().task_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2},
+        {"name": "other"},
+        {"rounds": 4},
+        {"members": members(4)},
+        {"policy": {"quorum": 0.9}},
+        {"max_update_bytes": 1000},
+        {"trainer": {"name": "numpy-mlp", "settings": {"lr": 0.2}}},
+    ],
+)
+def test_every_field_changes_the_task_id(change: dict[str, Any]) -> None:
+    assert parse_manifest(written(**change)).task_id != manifest().task_id
+
+
+def test_peer_ids_are_sorted() -> None:
+    task = parse_manifest(written(members=members(3)[::-1]))
+    assert list(task.peer_ids) == sorted(peer(number) for number in range(3))
+
+
+BAD_FIELDS = [
+    ("name", "two words", "name"),
+    ("name", None, "name: Field required"),
+    ("seed", -1, "seed"),
+    ("seed", 1 << 53, "seed"),
+    ("seed", "1", "seed"),
+    ("rounds", 0, "rounds"),
+    ("rounds", True, "rounds"),
+    ("rounds", 2.0, "rounds"),
+    ("members", [], "members: a task has 1 to 64 members, not 0"),
+    ("members", members(65), "members: a task has 1 to 64 members, not 65"),
+    ("members", [members(1)[0]] * 2, f"members: {members(1)[0]} is listed twice"),
+    ("members", [*members(2), "Qm0"], "members: not a peer id"),
+    ("members", members(1)[0], "members"),
+    ("members", [1, 2], "members[0]"),
+    ("trainer", {"name": "../x"}, "trainer.name"),
+    ("trainer", {"name": "x", "code": "import os"}, "trainer.code"),
+    ("trainer", {"name": "x", "settings": [1]}, "trainer.settings"),
+    ("policy", {"quorum": 0}, "policy.quorum"),
+    ("policy", {"quorum": 1.1}, "policy.quorum"),
+    ("policy", {"min_updates": 0}, "policy.min_updates"),
+    ("policy", {"train_deadline_s": 0}, "policy.train_deadline_s"),
+    ("policy", {"phase_deadline_s": 1e9}, "policy.phase_deadline_s"),
+    ("max_update_bytes", 0, "max_update_bytes"),
+    ("surprise", 1, "surprise"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), BAD_FIELDS)
+def test_a_wrong_field_is_named_in_one_line(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(written(**{field: value}))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b'{"seed": NaN}', "not JSON: NaN is not a number"),
+        (b'{"seed": 1, "seed": 2}', "seed: is given twice"),
+        (b"[" * 60_000, "not JSON: nested too deeply"),
+        (b" " * (MAX_MANIFEST + 1), "65537 bytes are over the limit of 65536"),
+        (
+            written(trainer={"name": "x", "settings": {"lr": 1}}).replace(b'"lr": 1', b'"lr": 1e999'),
+            "trainer",
+        ),
+    ],
+)
+def test_what_is_no_manifest_at_all_is_refused_in_one_line(data: bytes, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(data)
+    assert str(caught.value).startswith(message)
+
+
+def test_settings_nested_without_end_are_refused_in_a_short_line() -> None:
+    nested: Any = 1
+    for _ in range(400):
+        nested = {"a": nested}
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(written(trainer={"name": "x", "settings": nested}))
+    assert len(str(caught.value)) < 200
+
+
+def test_several_problems_name_the_first_and_count_the_rest() -> None:
+    with pytest.raises(ManifestError, match=r"\(and 1 more\)$"):
+        parse_manifest(written(rounds=0, seed=-1))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_with_the_one_error(data: bytes) -> None:
+    with pytest.raises(ManifestError):
+        parse_manifest(data)
+
+
+def test_file_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "task.json"
+    path.write_bytes(written())
+    assert load_manifest(path) == manifest()
+
+
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"cannot read task file .*missing\.json: No such file"):
+        load_manifest(tmp_path / "missing.json")
+    with pytest.raises(ManifestError, match="Is a directory"):
+        load_manifest(tmp_path)
+
+
+def test_problem_in_a_file_names_the_file_and_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "task.json"
+    path.write_bytes(written(rounds=0))
+    with pytest.raises(ManifestError, match=r"task\.json: rounds: "):
+        load_manifest(path)
