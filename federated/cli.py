@@ -96,14 +96,14 @@ def demo(arguments: argparse.Namespace) -> int:
         kill=arguments.kill,
     )
     folder = make_folder(arguments.report, datetime.now().strftime("%Y%m%d-%H%M%S"))
-    results = trio.run(_run_until_signal, settings, arguments.json)
+    results = trio.run(_run_until_signal, settings, folder, arguments.json)
     if results is None:
         return INTERRUPTED
     write_report(folder, results)
     return _conclude(results, folder, as_json=arguments.json)
 
 
-async def _run_until_signal(settings: DemoSettings, as_json: bool) -> dict[str, Any] | None:
+async def _run_until_signal(settings: DemoSettings, folder: Path, as_json: bool) -> dict[str, Any] | None:
     """The results, or None after SIGINT or SIGTERM; the peers are gone in either case."""
     view = ProgressView(Console(stderr=True), settings.rounds)
     results: dict[str, Any] | None = None
@@ -120,7 +120,7 @@ async def _run_until_signal(settings: DemoSettings, as_json: bool) -> dict[str, 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, view.shown():
         async with open_scope() as nursery:
             nursery.start_soon(watch, signals, nursery)
-            results = await run_demo(settings, tell)
+            results = await run_demo(settings, folder, tell)
     return results
 
 

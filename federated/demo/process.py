@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -23,22 +22,22 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 class PeerProcess:
     """A peer with its own folder, which it finds again when it is started again."""
 
-    def __init__(self, index: int, folder: Path, manifest: Path) -> None:
-        self.index = index
+    def __init__(self, folder: Path, manifest: Path, log: Path) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.log = log
         self.killed = False  # by us, so that its end is no surprise
         self._process: trio.Process | None = None
 
     async def start(self, bootstrap: Sequence[str]) -> None:
-        """Starts the process; its logs are appended to `peer.log` in its folder."""
+        """Starts the process; it appends to its log."""
         command = [sys.executable, "-m", "p2p.peer", "--json", "--listen", LOOPBACK]
         command += ["--data-dir", str(self.folder), "--task", str(self.manifest), "--log-level", "info"]
         for address in bootstrap:
             command += ["--bootstrap", address]
         # one thread each: the peers share the machine, and a thread pool a peer would only fight
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        with (self.folder / "peer.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -65,24 +64,20 @@ class PeerProcess:
         self.killed = True
         self._process.kill()
 
-    async def stop(self) -> int | None:
-        """Ends the process with SIGTERM, and with SIGKILL when that is not enough; its exit status."""
+    async def stop(self) -> None:
+        """Ends the process with SIGTERM, and with SIGKILL when that is not enough."""
         if self._process is None:
-            return None
-        self.killed = True
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
-            with trio.move_on_after(STOP_GRACE, shield=True):
-                await self._process.wait()
-            self._process.kill()
-            with trio.CancelScope(shield=True):
-                await self._process.wait()
-        return self._process.returncode
+            return
+        self._process.terminate()
+        with trio.move_on_after(STOP_GRACE):
+            await self._process.wait()
+        self._process.kill()
+        await self._process.wait()
 
     def last_log_line(self) -> str:
         """The end of the log: why a peer went away."""
         try:
-            lines = (self.folder / "peer.log").read_text("utf-8", "replace").strip().splitlines()
+            lines = self.log.read_text("utf-8", "replace").strip().splitlines()
         except OSError:
             return ""
         return lines[-1] if lines else ""

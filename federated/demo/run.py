@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
+import itertools
 import random
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from federated.errors import FederatedError
 from p2p.data_dir import open_data_dir
 from p2p.peer_id import PeerId
 from p2p.scope import open_scope
-
-logger = logging.getLogger(__name__)
 
 KILL_EVERY = 3  # rounds
 START_TIMEOUT = 60.0  # seconds for a peer to listen; six at once import torch on two cores
@@ -47,14 +44,14 @@ class DemoSettings:
 
 
 def default_trainer() -> str:
-    """ "torch" where PyTorch is installed, "numpy" elsewhere."""
+    """The one that needs PyTorch where that is installed, numpy's elsewhere."""
     return "torch" if importlib.util.find_spec("torch") else "numpy"
 
 
 class Demo:
     """One run. `tell` hears of everything as it happens."""
 
-    def __init__(self, settings: DemoSettings, folder: Path, tell: Listener) -> None:
+    def __init__(self, settings: DemoSettings, folder: Path, logs: Path, tell: Listener) -> None:
         self.settings = settings
         self.ledger = Ledger(settings.rounds)
         self.centralised: float | None = None
@@ -62,10 +59,11 @@ class Demo:
         self._rng = random.Random(settings.seed)
         self._news = trio.Event()
         self._kills_due = list(range(KILL_EVERY, settings.rounds + 1, KILL_EVERY)) if settings.kill else []
-        self._ids, self._processes = _prepare(settings, folder)
-        self._alive: dict[str, None] = dict.fromkeys(self._ids)
-        self._bootstrap = trio.Event()
-        self._addresses: list[str] = []
+        self._processes = _prepare(settings, folder, logs)
+        self.peer_ids = list(self._processes)  # the first is the bootstrap
+        self._alive = dict.fromkeys(self.peer_ids)
+        self._first_listens = trio.Event()
+        self._bootstrap: list[str] = []
 
     @property
     def done(self) -> bool:
@@ -73,63 +71,63 @@ class Demo:
         return all(peer in self.ledger.finished for peer in self._alive)
 
     async def run(self) -> None:
-        """Returns when all peers are through. Raises `DemoError`."""
+        """Returns when all peers are through and gone. Raises `DemoError`."""
         async with open_scope() as nursery:
             nursery.start_soon(self._train_centrally)
-            try:
-                for peer, process in zip(self._ids, self._processes, strict=True):
-                    nursery.start_soon(self._live, peer, process)
-                    with trio.move_on_after(START_TIMEOUT):
-                        await self._bootstrap.wait()
-                    if not self._addresses:
-                        raise DemoError(f"the first peer does not listen: {process.last_log_line()}")
-                await self._wait_until(lambda: self.done)
-                await self._wait_until(lambda: self.centralised is not None)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._stop_all()
+            for peer, process in self._processes.items():
+                nursery.start_soon(self._live, peer, process)
+                with trio.move_on_after(START_TIMEOUT):
+                    await self._first_listens.wait()
+                if not self._bootstrap:
+                    raise DemoError(f"the first peer does not listen: {process.last_log_line()}")
+            await self._wait_until(lambda: self.done)
+            await self._wait_until(lambda: self.centralised is not None)
 
     async def _live(self, peer: str, process: PeerProcess) -> None:
-        """The lives of one peer: started, perhaps killed and started again."""
-        life = 0
-        while True:
-            await process.start(self._addresses)
-            async for event in process.events():
-                self._receive(peer, process, life, event)
-            life += 1
-            if not process.killed or peer not in self._alive:
-                break
-            self._tell({"event": "restarted", "peer": peer})
-        if self._alive.pop(peer, 0) is None and not self.done:
-            self._tell({"event": "lost", "peer": peer, "reason": process.last_log_line()})
-            if not self._alive:
-                raise DemoError(f"all peers have ended: {process.last_log_line()}")
-        self._wake()
+        """The lives of one peer: started, perhaps killed and started again, in the end stopped."""
+        try:
+            for life in itertools.count():
+                await process.start(self._bootstrap)
+                async for event in process.events():
+                    self._receive(peer, life, event)
+                if not process.killed:
+                    break
+                self._tell({"event": "restarted", "peer": peer})
+        finally:
+            with trio.CancelScope(shield=True):
+                await process.stop()
+        self._first_listens.set()  # or never will
+        del self._alive[peer]
+        self._tell({"event": "lost", "peer": peer, "reason": process.last_log_line()})
+        if not self._alive:
+            raise DemoError(f"all peers have ended: {process.last_log_line()}")
+        self._news.set()
 
-    def _receive(self, peer: str, process: PeerProcess, life: int, event: dict[str, Any]) -> None:
+    def _receive(self, peer: str, life: int, event: dict[str, Any]) -> None:
         match event:
-            case {"event": "listening", "addrs": addresses} if not self._addresses:
-                self._addresses = addresses
-                self._bootstrap.set()
+            case {"event": "listening", "addrs": addresses} if not self._bootstrap:
+                self._bootstrap = addresses
+                self._first_listens.set()
             case {"event": "round"}:
                 self.ledger.add_round(peer, life, event)
                 self._tell({**event, "peer": peer})
             case {"event": "phase", "round": number}:
                 self._tell({**event, "peer": peer})
-                if peer == self._ids[0] and self._kills_due and number >= self._kills_due[0]:
+                if self._kills_due and number >= self._kills_due[0]:
                     self._kill_one(self._kills_due.pop(0))
             case {"event": "task", "state": "finished"}:
                 self.ledger.finished[peer] = None
             case {"event": "task", "state": "refused" | "failed", "reason": reason}:
                 raise DemoError(f"peer {peer} cannot take part: {reason}")
-        self._wake()
+        self._news.set()
 
     def _kill_one(self, number: int) -> None:
-        victims = [(peer, process) for peer, process in zip(self._ids, self._processes, strict=True)][1:]
-        victims = [(peer, process) for peer, process in victims if peer in self._alive and not process.killed]
+        victims = [
+            peer for peer in self.peer_ids[1:] if peer in self._alive and not self._processes[peer].killed
+        ]
         if victims:
-            peer, process = self._rng.choice(victims)
-            process.kill()
+            peer = self._rng.choice(victims)
+            self._processes[peer].kill()
             self.ledger.finished.pop(peer, None)
             self.ledger.kills.append(Kill(peer=peer, round=number))
             self._tell({"event": "killed", "peer": peer, "round": number})
@@ -141,7 +139,7 @@ class Demo:
             centralised_accuracy, settings.rounds, settings.seed, settings.trainer, abandon_on_cancel=True
         )
         self._tell({"event": "centralised", "accuracy": self.centralised})
-        self._wake()
+        self._news.set()
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -153,43 +151,30 @@ class Demo:
                     f"nothing happened for {ROUND_TIMEOUT:g} s after round {self.ledger.last_round}"
                 )
 
-    def _wake(self) -> None:
-        self._news.set()
 
-    async def _stop_all(self) -> None:
-        self._alive.clear()
-        async with trio.open_nursery() as nursery:
-            for process in self._processes:
-                nursery.start_soon(process.stop)
-
-
-def _prepare(settings: DemoSettings, folder: Path) -> tuple[list[str], list[PeerProcess]]:
-    """An identity and a folder for each peer, and the manifest that names them all."""
+def _prepare(settings: DemoSettings, folder: Path, logs: Path) -> dict[str, PeerProcess]:
+    """The peers by id, each with an identity in a folder, and the manifest that names them all."""
     manifest_path = folder / "task.json"
-    processes = [
-        PeerProcess(index, folder / f"peer-{index}", manifest_path) for index in range(settings.peers)
-    ]
+    names = [f"peer-{number}" for number in range(settings.peers)]
+    processes = [PeerProcess(folder / name, manifest_path, logs / f"{name}.log") for name in names]
     ids: list[PeerId] = []
     for process in processes:
         with open_data_dir(process.folder) as key:
             ids.append(PeerId.from_public_key(key.public))
     manifest = demo_manifest(ids, settings.rounds, settings.seed, settings.trainer)
     manifest_path.write_bytes(manifest.canonical())
-    return [str(peer) for peer in ids], processes
+    return dict(zip(map(str, ids), processes, strict=True))
 
 
-@asynccontextmanager
-async def _working_folder() -> AsyncIterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="atcp-demo-") as name:
-        yield Path(name)
+async def run_demo(settings: DemoSettings, logs: Path, tell: Listener) -> dict[str, Any]:
+    """Runs a demo to its end; what it came to, ready for `results.json`. Raises `DemoError`.
 
-
-async def run_demo(settings: DemoSettings, tell: Listener) -> dict[str, Any]:
-    """Runs a demo to its end; what it came to, ready for `results.json`. Raises `DemoError`."""
+    The peers' folders are temporary; their logs stay in the folder `logs`.
+    """
     started = trio.current_time()
-    async with _working_folder() as folder:
-        demo = Demo(settings, folder, tell)
-        tell({"event": "started", **asdict(settings), "peer_ids": demo._ids})
+    with tempfile.TemporaryDirectory(prefix="atcp-demo-") as folder:
+        demo = Demo(settings, Path(folder), logs, tell)
+        tell({"event": "started", **asdict(settings), "peer_ids": demo.peer_ids})
         await demo.run()
     ledger = demo.ledger
     return {

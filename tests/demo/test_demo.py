@@ -1,0 +1,162 @@
+"""`atcp demo` as people run it: real peers in real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from federated.cli import main
+from federated.demo.process import PeerProcess
+from federated.demo.run import DemoError, DemoSettings, run_demo
+from tests.processes import run_process
+
+pytest.importorskip("sklearn", reason="the demo's data comes from scikit-learn")
+
+STUBBORN = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("{}", flush=True)
+signal.pause()
+"""
+ATCP = [sys.executable, "-m", "federated.cli"]
+SMALL = ["demo", "--trainer", "numpy", "--peers", "3", "--json"]
+
+
+def peers_of(process):
+    """The peer processes of a demo."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "p2p.peer" in child.cmdline()]
+
+
+async def test_a_killed_peer_comes_back_and_all_models_agree(tmp_path):
+    command = [*ATCP, *SMALL, "--rounds", "5", "--kill", "--report", str(tmp_path)]
+    async with run_process(command) as demo:
+        started = await demo.wait_for("started")
+        assert len(started["peer_ids"]) == 3
+        killed = await demo.wait_for("killed")
+        assert killed["round"] == 3
+        assert killed["peer"] in started["peer_ids"][1:]
+        assert (await demo.wait_for("restarted"))["peer"] == killed["peer"]
+        result = await demo.wait_for("result")
+        assert await demo.process.wait() == 0
+    assert set(result) == {
+        *("event", "accuracy", "centralised_accuracy", "rounds", "peers"),
+        *("digests_agree", "seconds", "bytes_sent", "report"),
+    }
+    assert (result["rounds"], result["peers"], result["digests_agree"]) == (5, 3, True)
+    assert result["accuracy"] > 0.8
+    assert result["centralised_accuracy"] > 0.9
+    report = Path(result["report"])
+    written = json.loads((report / "results.json").read_text())
+    assert [len(record["digests"]) >= 2 for record in written["history"]] == [True] * 5
+    assert written["kills"][0]["back_in_round"] in (4, 5)
+    assert (report / "accuracy.png").exists()
+    assert (report / "peer-0.log").exists()
+
+
+async def test_the_death_of_the_first_peer_does_not_stop_the_others(tmp_path):
+    command = [*ATCP, *SMALL, "--rounds", "4", "--report", str(tmp_path)]
+    async with run_process(command) as demo:
+        started = await demo.wait_for("started")
+        await demo.wait_for("round", lambda event: event["round"] == 1)
+        first = next(p for p in peers_of(demo.process) if any("peer-0" in part for part in p.cmdline()))
+        first.kill()
+        assert (await demo.wait_for("lost"))["peer"] == started["peer_ids"][0]
+        assert (await demo.wait_for("result"))["digests_agree"] is True
+        assert await demo.process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_takes_the_peers_along(number, tmp_path):
+    command = [*ATCP, *SMALL, "--report", str(tmp_path)]
+    async with run_process(command) as demo:
+        await demo.wait_for("started")
+        await demo.wait_for("phase")
+        peers = peers_of(demo.process)
+        assert len(peers) == 3
+        demo.process.send_signal(number)
+        assert await demo.process.wait() == 130
+        assert not any(peer.is_running() for peer in peers)
+
+
+def test_people_see_rounds_and_a_table(tmp_path):
+    command = [*ATCP, *SMALL[:-1], "--rounds", "2", "--report", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "round 2: accuracy" in done.stderr
+    assert "3 peers trained together for 2 rounds" in done.stdout
+    assert "all models agree" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_peer_that_cannot_start_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("federated.demo.process.LOOPBACK", "nonsense")
+    settings = DemoSettings(peers=2, rounds=1, trainer="numpy")
+    with pytest.raises(DemoError, match="not a multiaddr"):
+        await run_demo(settings, tmp_path, lambda event: None)
+
+
+async def test_a_process_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("federated.demo.process.STOP_GRACE", 0.1)
+    script = tmp_path / "stubborn"
+    script.write_text(f"#!{sys.executable}\n{STUBBORN}")
+    monkeypatch.setattr(sys, "executable", str(script))
+    script.chmod(0o755)
+    process = PeerProcess(tmp_path, tmp_path / "task.json", tmp_path / "peer.log")
+    await process.stop()
+    assert process.last_log_line() == ""
+    await process.start([])
+    events = process.events()
+    await anext(events)
+    with trio.fail_after(60):
+        await process.stop()
+    await events.aclose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "COMMAND"),
+        (["demo", "--peers", "0"], "from 1 to 64"),
+        (["demo", "--peers", "many"], "from 1 to 64"),
+        (["demo", "--rounds", "-1"], "from 1 to"),
+        (["demo", "--trainer", "jax"], "jax"),
+        (["identity"], "--data-dir"),
+        (["identity", "--data-dir", "/dev/null/x"], "/dev/null/x"),
+    ],
+)
+def test_unusable_input_is_one_line_and_status_2(arguments, reason, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert reason in captured.err
+
+
+def test_a_report_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*SMALL, "--report", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_identity_is_printed_for_people_and_programs(tmp_path, capsys):
+    assert main(["identity", "--data-dir", str(tmp_path)]) == 0
+    peer = capsys.readouterr().out.strip()
+    assert peer.startswith("12D3KooW")
+    assert main(["identity", "--data-dir", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"event": "identity", "peer_id": peer}
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["identity"]])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*command, "--help"])
+    assert exit_info.value.code == 0
+    assert "usage: atcp" in capsys.readouterr().out
