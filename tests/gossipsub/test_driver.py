@@ -21,7 +21,7 @@ from p2p.gossipsub import (
     sha256_message_id,
 )
 from p2p.gossipsub.driver import REOPEN_FIRST, REOPEN_MAX, SUBSCRIPTION_QUEUE, WRITE_TIMEOUT
-from p2p.gossipsub.wire import MAX_RPC, VERSIONS, Rpc, decode_rpc, encode_rpc
+from p2p.gossipsub.wire import MAX_RPC, VERSIONS, Prune, Rpc, decode_rpc, encode_rpc
 from p2p.gossipsub.wire import Subscription as Entry
 from p2p.host import Host
 from p2p.peer_id import PeerId
@@ -363,6 +363,24 @@ async def test_a_peer_that_is_identified_anew_is_tried_at_once(autojump_clock: M
         assert host.is_connected(stranger.peer_id)
 
 
+async def test_a_peer_that_goes_while_our_stream_to_it_opens_is_not_greeted(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_memory_hosts(2) as (host, other), open_gossipsub(host) as one, open_gossipsub(other):
+        open_stream = host.open_stream
+
+        async def open_too_late(peer: PeerId, protocols: Sequence[str]) -> Stream:
+            stream = await open_stream(peer, protocols)
+            one._forget(peer)
+            return stream
+
+        monkeypatch.setattr(host, "open_stream", open_too_late)
+        await connect(host, other)
+        await trio.sleep(1)
+        assert not one._links
+        assert one._router._peers.get(other.peer_id) is None
+
+
 async def test_a_peer_without_pubsub_is_left_alone(autojump_clock: MockClock) -> None:
     async with open_with_stranger() as (pubsub, _, _):
         await trio.sleep(5)
@@ -462,6 +480,20 @@ async def test_a_peer_that_writes_on_our_stream_and_closes_its_side_still_gets_m
         await trio.sleep(5)
         assert [message.data for rpc in script.received for message in rpc.messages] == [b"data"]
         assert len(script.opened) == 1
+
+
+async def test_heartbeats_take_a_peer_back_when_its_backoff_is_over(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        with pubsub.subscribe("t"):
+            stream = await say(stranger, host.peer_id, SUBSCRIBE)
+            await pubsub.wait_for_peers("t", 1)
+            await trio.sleep(1)
+            await stream.send_all(encode_delimited(encode_rpc(Rpc(prune=(Prune(topic="t", backoff=2),)))))
+            await trio.sleep(3.5)
+            assert pubsub.mesh("t") == []
+            await trio.sleep(2)
+            assert pubsub.mesh("t") == [stranger.peer_id]
 
 
 async def test_a_floodsub_peer_gets_messages(autojump_clock: MockClock) -> None:

@@ -668,6 +668,19 @@ def test_an_advertised_message_that_we_lack_is_asked_for() -> None:
     assert sent(receive(router, B, Rpc(ihave=ihave)), B) == [Rpc(iwant=(b"new",))]
 
 
+def test_what_arrived_or_whoever_left_is_not_remembered_by_gossip() -> None:
+    router = joined(3)
+    message = signed(7, "t", b"data")
+    receive(router, A, Rpc(ihave=(IHave(topic="t", ids=(message.origin + message.seqno,)),)))
+    receive(router, A, Rpc(idontwant=(b"x",)))
+    assert router._gossip._promises
+    receive(router, B, Rpc(messages=(message,)))
+    assert not router._gossip._promises
+    assert router._gossip._refusals
+    router.handle(PeerGone(peer=A), 0.0)
+    assert not router._gossip._refusals
+
+
 def test_a_peer_that_we_cannot_write_to_is_asked_for_nothing() -> None:
     router = joined(1)
     assert receive(router, C, Rpc(ihave=(IHave(topic="t", ids=(b"new",)),), iwant=(b"x",))) == []

@@ -67,6 +67,11 @@ def test_a_key_beside_the_signature_is_not_signed_but_must_belong_to_the_origin(
     assert verify_message(decode_message(build() + signature + field(6, b"junk"))) is None
 
 
+def test_nobody_can_sign_for_another_with_its_own_key() -> None:
+    forged = build() + field(5, sign(key_number(2), build())) + field(6, key_number(2).public.encode())
+    assert verify_message(decode_message(forged)) is None
+
+
 def test_an_origin_that_hashes_its_key_needs_the_key() -> None:
     key = key_number(1)
     hashed = PeerId(b"\x12\x20" + hashlib.sha256(key.public.encode()).digest())
