@@ -231,14 +231,14 @@ class Task:
 
     async def _do(self, action: Work, scope: trio.CancelScope) -> None:
         with scope:
-            limit = self._manifest.policy.phase_deadline_s if isinstance(action, Fetch) else math.inf
-            event: Event | None = None
-            with trio.move_on_after(limit):
-                event = await self._work.perform(action)
-            if event is None and isinstance(action, Fetch):
-                event = FetchFailed(round=action.round, root=action.root)
-            if event is not None:
-                await self._send_event.send(event)
+            await self._send_event.send(await self._result(action))
+
+    async def _result(self, action: Work) -> Event:
+        if not isinstance(action, Fetch):
+            return await self._work.perform(action)
+        with trio.move_on_after(self._manifest.policy.phase_deadline_s):
+            return await self._work.perform(action)
+        return FetchFailed(round=action.round, root=action.root)
 
     async def _finish_round(self, action: RoundFinished) -> None:
         """Drops the work of the round, goes over to the new model, and reports."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
-from federated.compute import InlineCompute
+from federated.compute import InlineCompute, ShouldStop
 from federated.driver import Task, open_task
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
 from federated.registry import Registry
@@ -23,6 +24,18 @@ from tests.federated import tiny
 from tests.support import key_number, open_memory_host
 
 CAPACITY = 1 << 20  # bytes of blobs a member keeps
+JOB = 0.05  # virtual seconds of every job, on disk too: so a round can be interrupted anywhere
+START = 1_800_000_000.0  # unix seconds
+
+T = TypeVar("T")
+
+
+class ModelledCompute(InlineCompute):
+    """Every job takes `JOB` seconds of the virtual clock."""
+
+    async def run(self, job: Callable[[ShouldStop], T]) -> T:
+        await trio.sleep(JOB)
+        return job(lambda: False)
 
 
 def peer_number(number: int) -> PeerId:
@@ -48,7 +61,10 @@ def tiny_manifest(count: int, **changes: Any) -> TaskManifest:
 class Member:
     """One member while it lives."""
 
-    def __init__(self, host: Host, pubsub: Pubsub, blobs: Blobs, scope: trio.CancelScope) -> None:
+    def __init__(
+        self, number: int, host: Host, pubsub: Pubsub, blobs: Blobs, scope: trio.CancelScope
+    ) -> None:
+        self.number = number
         self.host = host
         self.pubsub = pubsub
         self.blobs = blobs
@@ -78,6 +94,14 @@ class Lab:
         """The data folder of a member."""
         return None if self._folder is None else self._folder / str(number)
 
+    def store(self, number: int) -> BlobStore:
+        """The blobs of a member."""
+        return self._stores.setdefault(number, BlobStore(None, CAPACITY))
+
+    def wall_time(self) -> float:
+        """Unix seconds, by the virtual clock."""
+        return START + trio.current_time()
+
     def rounds(self, number: int) -> dict[int, Report]:
         """What a member reported of its rounds, by round."""
         events = self.reports.get(number, [])
@@ -105,6 +129,14 @@ class Lab:
         """Returns once these members reported round `number`."""
         await self.until(lambda: all(number in self.rounds(member) for member in members))
 
+    async def until_finished(self, *members: int) -> None:
+        """Returns once these members reported that the task is finished."""
+        await self.until(
+            lambda: all(
+                events and events[-1]["state"] == "finished" for events in map(self.task_events, members)
+            )
+        )
+
     async def run(
         self,
         number: int,
@@ -118,34 +150,42 @@ class Lab:
 
         `manifest` and `plugins` are what this member believes in.
         """
-        store = self._stores.setdefault(number, BlobStore(None, CAPACITY))
-        with trio.CancelScope() as scope:
-            async with (
-                open_memory_host(self._network, number) as host,
-                open_gossipsub(host) as pubsub,
-                open_blobs(host, store) as blobs,
-            ):
-                member = self.members[number] = Member(host, pubsub, blobs, scope)
-                for other in [known for known in self.members.values() if known is not member]:
-                    await host.connect(other.host.peer_id, other.host.addresses())
-                if idle:
-                    task_status.started(member)
-                    await trio.sleep_forever()
-                async with open_task(
-                    host,
-                    pubsub,
-                    blobs,
-                    manifest or self.manifest,
-                    plugins or tiny.registry(),
-                    self.folder(number),
-                    lambda event: self._report(number, event),
-                    compute=InlineCompute,
-                    rng=random.Random(number),
-                ) as member.task:
-                    task_status.started(member)
-                    await trio.sleep_forever()
-        del self.members[number]
-        member.gone.set()
+        try:
+            with trio.CancelScope() as scope:
+                async with (
+                    open_memory_host(self._network, number) as host,
+                    open_gossipsub(host) as pubsub,
+                    open_blobs(host, self.store(number)) as blobs,
+                ):
+                    member = Member(number, host, pubsub, blobs, scope)
+                    for other in self.members.values():
+                        await host.connect(other.host.peer_id, other.host.addresses())
+                    self.members[number] = member
+                    if idle:
+                        task_status.started(member)
+                        await trio.sleep_forever()
+                    async with self._open_task(member, manifest, plugins) as member.task:
+                        task_status.started(member)
+                        await trio.sleep_forever()
+        finally:
+            self.members.pop(number).gone.set()
+
+    def _open_task(
+        self, member: Member, manifest: TaskManifest | None, plugins: Registry | None
+    ) -> AbstractAsyncContextManager[Task]:
+        number = member.number
+        return open_task(
+            member.host,
+            member.pubsub,
+            member.blobs,
+            manifest or self.manifest,
+            plugins or tiny.registry(),
+            self.folder(number),
+            lambda event: self._report(number, event),
+            compute=ModelledCompute,
+            rng=random.Random(number),
+            wall_clock=self.wall_time,
+        )
 
     def _report(self, number: int, event: Report) -> None:
         self.reports.setdefault(number, []).append(event)

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
 
+from federated import codec
 from federated.errors import DataError, TrainingStopped
 from federated.parameters import Parameters
-from federated.plugin import Dataset, PeerContext, TrainContext, TrainResult
+from federated.plugin import Dataset, ModelUpdate, PeerContext, TrainContext, TrainResult
 from federated.registry import GROUP, Registry
+from federated.workbench import digest
 
 BUILT_IN = {
     "weighted-mean": "plugins.aggregation.weighted_mean:WeightedMean",
     "update-check": "plugins.validation.update_check:UpdateCheck",
 }
-TINY = ("Points", "NoPoints", "Pull", "Nan", "Huge", "Raises", "Reshapes", "Waits", "FailingMean")
+TINY = (
+    *("Points", "NoPoints", "NothingHeldOut", "Pull", "Nan", "Huge", "Raises", "Reshapes", "Counts", "Waits"),
+    *("OtherMean", "FailingMean", "ReshapingMean", "NanMean", "FailingCheck"),
+)
 
 
-def registry() -> Registry:
-    """The plugins of this file by their lower-case names, and two of the built-in ones."""
+def registry(**instead: str) -> Registry:
+    """The plugins of this file by their lower-case names, and two of the built-in ones.
+
+    `registry(pull="Nan")` has the class `Nan` under the name "pull": a peer with its own idea of a plugin.
+    """
     found = BUILT_IN | {name.lower(): f"{__name__}:{name}" for name in TINY}
+    found |= {name: f"{__name__}:{other}" for name, other in instead.items()}
     return Registry(installed=[EntryPoint(name, value, GROUP) for name, value in sorted(found.items())])
+
+
+def digest_of(parameters: Parameters) -> str:
+    """The digest that members report for a model."""
+    return digest(codec.encode(parameters)).hex()
 
 
 class Points:
@@ -42,6 +57,14 @@ class NoPoints:
 
     def load(self, context: PeerContext) -> Dataset:
         raise DataError("the points are missing")
+
+
+class NothingHeldOut(Points):
+    """Points, all of them to train on."""
+
+    def load(self, context: PeerContext) -> Dataset:
+        data = super().load(context)
+        return Dataset(train=data.train, holdout=None, examples=data.examples)
 
 
 class Pull:
@@ -95,6 +118,13 @@ class Reshapes(Pull):
         return TrainResult(parameters={"w": np.zeros(5, np.float32)}, examples=1)
 
 
+class Counts(Pull):
+    """Trains on less than nothing."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        return TrainResult(parameters=parameters, examples=-1)
+
+
 class Waits(Pull):
     """Stops when it is asked, without a result."""
 
@@ -109,3 +139,36 @@ class FailingMean:
 
     def aggregate(self, base: Parameters, updates: object) -> Parameters:
         raise ZeroDivisionError("division by zero")
+
+
+class ReshapingMean(FailingMean):
+    """Makes another model."""
+
+    def aggregate(self, base: Parameters, updates: object) -> Parameters:
+        return {"w": base["w"]}
+
+
+class NanMean(FailingMean):
+    """Makes a model that is no number."""
+
+    def aggregate(self, base: Parameters, updates: object) -> Parameters:
+        return base | {"w": base["w"] * np.float32("nan")}
+
+
+class OtherMean(FailingMean):
+    """Makes another model of the same updates."""
+
+    def aggregate(self, base: Parameters, updates: object) -> Parameters:
+        return base | {"w": base["w"] + np.float32(1)}
+
+
+class FailingCheck:
+    """Cannot look at any update."""
+
+    kind = "validator"
+
+    def check(self, update: ModelUpdate, base: Parameters) -> str | None:
+        raise KeyError("w")
+
+    def screen(self, updates: Sequence[ModelUpdate]) -> list[ModelUpdate]:
+        return []

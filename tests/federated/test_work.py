@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+from federated import codec
+from federated.compute import InlineCompute
+from federated.messages import Block, Certificate, Model, inputs_hash
+from federated.parameters import Parameters
+from federated.plugin import PeerContext
+from federated.round_events import (
+    Adopt,
+    AdoptFailed,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    Input,
+    ModelAdopted,
+    Validate,
+    Validated,
+)
+from federated.work import RoundWork
+from federated.workbench import digest, prepare
+from p2p.blobs import Blobs, BlobUnavailable, blob_root
+from p2p.peer_id import PeerId
+from tests.federated import tiny
+from tests.federated.lab import peer_number, tiny_manifest
+
+HOLDERS = (peer_number(2), peer_number(3))
+
+
+class FakeBlobs:
+    """Has what it was given, and nobody else to ask."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, bytes] = {}
+
+    async def fetch(self, root: bytes, size: int, holders: Sequence[PeerId]) -> bytes:
+        assert tuple(holders) == HOLDERS
+        if root not in self.held:
+            raise BlobUnavailable(root, ["nobody has it"])
+        return self.held[root]
+
+    async def keep(self, data: bytes) -> bytes:
+        root = blob_root(data)
+        self.held[root] = data
+        return root
+
+
+class Place:
+    """The work of one member on a fake blob store, at the first model."""
+
+    def __init__(self, **instead: str) -> None:
+        manifest = tiny_manifest(3)
+        plugins = tiny.registry(**instead).load(manifest)
+        peers = manifest.peer_ids
+        self.bench = prepare(manifest, plugins, PeerContext(peer=peers[0], members=peers, index=0))
+        self.blobs = FakeBlobs()
+        self.complaints: list[str] = []
+        self.work = RoundWork(
+            bench=self.bench,
+            blobs=cast("Blobs", self.blobs),
+            trainer=InlineCompute(),
+            compute=InlineCompute(),
+            keep=self.blobs.keep,
+            complain=self.complaints.append,
+        )
+
+    async def begin(self) -> Model:
+        model = await self.work.add_model(self.bench.initial)
+        await self.work.turn(model)
+        return model
+
+
+def parameters(value: float) -> Parameters:
+    changed = tiny.Pull().init(0)
+    changed["w"] += value
+    return changed
+
+
+def adopt(data: bytes) -> Adopt:
+    model = Model(digest=digest(data), root=blob_root(data), size=len(data))
+    block = Block(
+        task=bytes(32),
+        round=7,
+        base=bytes(32),
+        inputs=inputs_hash((bytes(32),)),
+        participants=1,
+        examples=1,
+        model=model,
+    )
+    return Adopt(certificate=Certificate(view=1, block=block, votes=((0, bytes(64)),)), holders=HOLDERS)
+
+
+async def test_a_certified_model_is_fetched_and_is_at_hand() -> None:
+    place = Place()
+    old = await place.begin()
+    data = codec.encode(parameters(1.0))
+    assert await place.work.perform(adopt(data)) == AdoptFailed(round=7)
+    await place.blobs.keep(data)
+    action = adopt(data)
+    assert await place.work.perform(action) == ModelAdopted(round=7)
+    model = action.certificate.block.model
+    assert place.work.model(model.digest) == data
+    assert await place.work.turn(model) == (old.root,)
+    with pytest.raises(KeyError):
+        place.work.model(old.digest)
+
+
+async def test_a_model_that_is_at_hand_is_not_fetched() -> None:
+    place = Place()
+    await place.begin()
+    place.blobs.held.clear()
+    assert await place.work.perform(adopt(place.bench.initial)) == ModelAdopted(round=7)
+
+
+async def test_bytes_that_are_not_the_certified_model_are_refused() -> None:
+    place = Place()
+    await place.begin()
+    action = adopt(codec.encode(parameters(1.0)))
+    place.blobs.held[action.certificate.block.model.root] = codec.encode(parameters(2.0))
+    assert await place.work.perform(action) == AdoptFailed(round=7)
+    other = codec.encode({"other": parameters(0.0)["w"]})
+    await place.blobs.keep(other)
+    assert await place.work.perform(adopt(other)) == AdoptFailed(round=7)
+
+
+async def test_an_update_that_makes_the_validator_fail_is_refused() -> None:
+    place = Place(**{"update-check": "FailingCheck"})
+    await place.begin()
+    data = codec.encode(parameters(1.0))
+    root = await place.blobs.keep(data)
+    fetch = Fetch(round=1, root=root, size=len(data), holders=HOLDERS)
+    assert await place.work.perform(fetch) == Fetched(round=1, root=root)
+    item = Input(peer=HOLDERS[0], root=root, size=len(data), examples=1)
+    validated = await place.work.perform(Validate(round=1, input=item))
+    assert validated == Validated(round=1, root=root, rule="validator")
+    [line] = place.complaints
+    assert line == (
+        f"round 1: the update of {HOLDERS[0]} is refused: validator 'update-check' failed: KeyError: 'w'"
+    )
+
+
+async def test_an_update_that_nobody_has_is_not_fetched() -> None:
+    place = Place()
+    fetch = Fetch(round=1, root=bytes(32), size=1, holders=HOLDERS)
+    assert await place.work.perform(fetch) == FetchFailed(round=1, root=bytes(32))

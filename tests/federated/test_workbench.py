@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from federated import codec
+from federated.errors import AggregationError, CodecError, DataError, PluginError, TrainingStopped
+from federated.manifest import PluginRef
+from federated.parameters import Parameters
+from federated.plugin import ModelUpdate, PeerContext, TrainContext, TrainResult
+from federated.round_events import Input
+from federated.workbench import Refusals, Workbench, digest, prepare
+from tests.federated import tiny
+from tests.federated.lab import peer_number, tiny_manifest
+
+
+def bench(member: int = 1, *, max_update_bytes: int = 1000, **plugins: str) -> Workbench:
+    """The workbench of a member of the tiny task, with other plugins in the places named."""
+    refs = {kind: PluginRef(name=name) for kind, name in plugins.items()}
+    manifest = tiny_manifest(3, max_update_bytes=max_update_bytes, **refs)
+    peer = peer_number(member)
+    index = manifest.peer_ids.index(peer)
+    context = PeerContext(peer=peer, members=manifest.peer_ids, index=index)
+    return prepare(manifest, tiny.registry().load(manifest), context)
+
+
+def base(made: Workbench) -> Parameters:
+    return made.decode(made.initial)
+
+
+def item(data: bytes = b"", examples: int = 1, number: int = 1) -> Input:
+    return Input(peer=peer_number(number), root=bytes([number]) * 32, size=len(data), examples=examples)
+
+
+def never() -> bool:
+    return False
+
+
+def delta(value: float) -> bytes:
+    return codec.encode({"count": np.ones((), np.int64), "w": np.full(4, value, np.float32)})
+
+
+def test_the_first_model_is_the_same_at_every_member() -> None:
+    assert bench(1).initial == bench(2).initial == codec.encode(tiny.Pull().init(3))
+
+
+def test_training_gives_a_delta_and_leaves_its_base_alone() -> None:
+    made = bench()
+    before = base(made)
+    update = made.train(before, 1, never)
+    assert codec.encode(before) == made.initial
+    checked = made.check(item(update.data, update.examples), update.data, before)
+    assert isinstance(checked, ModelUpdate)
+    assert checked.delta["count"] == 1
+    point = update.examples - 1
+    assert checked.delta["w"] == pytest.approx((point - 3) / 2)
+
+
+def test_the_seed_differs_by_round_and_member_and_repeats_otherwise() -> None:
+    seeds: list[int] = []
+
+    class Spy(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            seeds.append(context.seed)
+            return super().train(parameters, data, context)
+
+    for member, number in ((1, 1), (1, 2), (2, 1), (1, 1)):
+        made = bench(member)
+        made._plugins = replace(made._plugins, trainer=Spy())
+        made.train(base(made), number, never)
+    assert len(set(seeds)) == 3
+    assert seeds[0] == seeds[3]
+    assert all(0 <= seed < 1 << 53 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "error", "line"),
+    [
+        ("raises", PluginError, r"trainer 'raises' failed: RuntimeError: out of luck$"),
+        ("reshapes", PluginError, r"trainer 'reshapes': tensor count int64\[\] is missing"),
+        ("counts", PluginError, r"trainer 'counts': it says that it trained on -1 examples"),
+        ("waits", TrainingStopped, "asked"),
+    ],
+)
+def test_a_trainer_that_fails_is_named_in_one_line(trainer: str, error: type[Exception], line: str) -> None:
+    made = bench(trainer=trainer)
+    with pytest.raises(error, match=line):
+        made.train(base(made), 1, never)
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (b"", "header"),
+        (delta(0.0)[:-1], "size"),
+        (codec.encode({"w": np.zeros(4, np.float32)}), "schema"),
+        (delta(np.nan), "finite"),
+        (delta(1e6), "norm"),
+        (bytes(2000), "size"),
+    ],
+)
+def test_a_bad_update_is_refused_by_the_name_of_its_rule(data: bytes, rule: str) -> None:
+    made = bench()
+    assert made.check(item(data), data, base(made)) == rule
+
+
+def test_the_examples_checked_are_those_that_were_claimed() -> None:
+    made = bench()
+    assert made.check(item(delta(0.0), examples=0), delta(0.0), base(made)) == "examples"
+
+
+def updates(made: Workbench, values: Sequence[float]) -> list[ModelUpdate]:
+    found = [
+        made.check(item(delta(value), number=number), delta(value), base(made))
+        for number, value in enumerate(values, start=1)
+    ]
+    return [update for update in found if isinstance(update, ModelUpdate)]
+
+
+def test_updates_make_a_model() -> None:
+    made = bench()
+    model = made.aggregate(base(made), updates(made, [1.0, 2.0, 3.0]))
+    assert isinstance(model, bytes)
+    assert made.decode(model)["w"] == pytest.approx(5.0)
+    made.verify(model, digest(model))
+
+
+def test_updates_that_do_not_fit_the_rest_are_named() -> None:
+    made = bench()
+    assert made.aggregate(base(made), updates(made, [1.0, 2.0, 30.0])) == Refusals(
+        refused=((bytes([3]) * 32, "norm"),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "error", "line"),
+    [
+        ("failingmean", PluginError, "aggregator 'failingmean' failed: ZeroDivisionError: division by zero"),
+        ("reshapingmean", PluginError, "aggregator 'reshapingmean': tensor count"),
+        ("nanmean", AggregationError, "the aggregate of w is not finite"),
+        ("weighted-mean", AggregationError, "nothing to average"),
+    ],
+)
+def test_what_is_no_model_is_not_passed_on(aggregator: str, error: type[Exception], line: str) -> None:
+    made = bench(aggregator=aggregator)
+    with pytest.raises(error, match=line):
+        made.aggregate(base(made), [])
+
+
+def test_a_model_is_held_against_its_digest() -> None:
+    made = bench()
+    made.verify(made.initial, digest(made.initial))
+    with pytest.raises(CodecError, match="digest"):
+        made.verify(made.initial[:-1] + b"x", digest(made.initial))
+    other = codec.encode({"w": np.zeros(4, np.float32)})
+    with pytest.raises(CodecError, match="schema"):
+        made.verify(other, digest(other))
+
+
+def test_a_model_is_measured_on_what_was_held_out() -> None:
+    made = bench()
+    measured = made.evaluate(base(made))
+    assert measured == {"accuracy": pytest.approx(1 / 3), "loss": pytest.approx(2.0)}
+    json.dumps(measured)
+
+
+def test_without_held_out_data_there_is_nothing_to_measure() -> None:
+    made = bench(preprocessor="nothingheldout")
+    assert made.evaluate(base(made)) == {"accuracy": None, "loss": None}
+
+
+def test_a_loss_that_is_no_number_is_not_reported() -> None:
+    made = bench()
+    infinite: Parameters = {"count": np.zeros((), np.int64), "w": np.full(4, np.inf, np.float32)}
+    assert made.evaluate(infinite) == {"accuracy": 0.0, "loss": None}
+
+
+def test_data_or_models_that_cannot_be_had_are_explained() -> None:
+    with pytest.raises(DataError, match="the points are missing"):
+        bench(preprocessor="nopoints")
+    with pytest.raises(PluginError, match="trainer 'pull': an update has 144 bytes; raise max_update_bytes"):
+        bench(max_update_bytes=100)
