@@ -106,7 +106,9 @@ async def test_a_peer_that_cannot_start_is_named(tmp_path, monkeypatch):
 async def test_a_process_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr("federated.demo.process.STOP_GRACE", 0.1)
     script = tmp_path / "stubborn"
-    script.write_text(f"#!{sys.executable}\n{STUBBORN}")
+    program = tmp_path / "stubborn.py"
+    program.write_text(STUBBORN)
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}"\n')  # its path may have a space
     monkeypatch.setattr(sys, "executable", str(script))
     script.chmod(0o755)
     process = PeerProcess(tmp_path, tmp_path / "task.json", tmp_path / "peer.log")
