@@ -84,6 +84,15 @@ def test_the_fields_of_a_manifest_are_in_the_reference() -> None:
     assert not [name for name in fields if f"| `{name}` |" not in text]
 
 
+def test_every_built_in_plugin_is_in_the_reference() -> None:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    text = read("docs/reference/manifest.md")
+    plugins = config["options.entry_points"]["federated.plugins"].strip().splitlines()
+    for name, _, target in (line.partition("=") for line in plugins):
+        assert re.search(rf"^\| `{name.strip()}` \|.*`{re.escape(target.strip())}`", text, re.MULTILINE), name
+
+
 def test_the_manifest_in_the_reference_is_valid() -> None:
     from federated.manifest import parse_manifest
 
