@@ -47,10 +47,7 @@ class ProposalWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckProposal:
-    """The owner finds out whether it comes to the same block, and calls `handle_checked`.
-
-    A later one replaces it.
-    """
+    """The owner finds out whether this is right, and calls `handle_checked`; a later one replaces it."""
 
     proposal: Propose
 
@@ -150,8 +147,9 @@ class Agreement:
 
     def propose(self, view: int, block: Block, roots: tuple[bytes, ...], now: float) -> list[AgreementAction]:
         """Our own block, after `ProposalWanted`; ignored when the view has moved on since."""
-        free = self._ballots.parent is None and self._ballots.at(self.view).proposal is None
-        if view == self.view == self._asked and free:
+        record = self._ballots.at(self.view)
+        free = self._ballots.parent is None and record.proposal is None
+        if view == self.view == self._asked and free and not record.has_voted(self._me, Choice.NULLIFY):
             self._lead(Propose(view=view, parent=0, block=block, inputs=roots), now)
         return self._settle(now)
 
@@ -190,8 +188,8 @@ class Agreement:
 
     def _receive_proposal(self, sender: int, proposal: Propose) -> None:
         self._ballots.supply(proposal)
-        leader = self._committee.leader(self._round, self._base, proposal.view)
-        if sender != leader or not self._ballots.is_kept(proposal.view, self.view):
+        is_kept = self._ballots.is_kept(proposal.view, self.view)
+        if not is_kept or sender != self._committee.leader(self._round, self._base, proposal.view):
             return
         if not self._ballots.add_proposal(proposal):
             self._actions.append(Offence(member=sender, rule="equivocation"))
@@ -315,9 +313,7 @@ class Agreement:
 
     def _vote(self, choice: Choice, block: bytes, now: float, proposal: Propose | None = None) -> bool:
         """Votes, journal first, unless an earlier vote of ours forbids it. The one place that votes."""
-        record = self._ballots.at(self.view)
-        too_late = choice is Choice.NOTARIZE and record.has_voted(self._me, Choice.NULLIFY)
-        if too_late or record.excludes(self._me, choice):
+        if self._ballots.at(self.view).excludes(self._me, choice):
             return False
         signature = self._sign(vote_bytes(self._committee.task, self._round, self.view, choice, block))
         vote = Vote(round=self._round, view=self.view, choice=choice, block=block, signature=signature)

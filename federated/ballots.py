@@ -56,7 +56,10 @@ class Ballots:
 
     def at(self, view: int) -> ViewRecord:
         """The record of a view."""
-        return self._views.setdefault(view, ViewRecord())
+        record = self._views.get(view)
+        if record is None:
+            record = self._views[view] = ViewRecord()
+        return record
 
     def is_kept(self, view: int, current: int) -> bool:
         """Whether votes of `view` are of use to a member in view `current`."""

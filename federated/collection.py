@@ -19,7 +19,6 @@ from enum import Enum
 from federated.committee import Committee
 from federated.messages import Commit, Reveal, commitment
 from federated.round_events import Fetch, Input, Inputs, Validate
-from p2p.peer_id import PeerId
 
 MAX_FETCHES = 8  # attempts at one update in a round
 
@@ -49,6 +48,12 @@ class _Update:
     status: Status
     attempts: int = 1
     rule: str | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether nobody gave the bytes when they were asked for, so far."""
+        again = self.status is Status.FETCHING and self.attempts > 1
+        return self.status is Status.FAILED or again
 
 
 class Collection:
@@ -96,22 +101,22 @@ class Collection:
 
     # what is to be done with their updates, and what came of it
 
-    def fetches(self, live: Sequence[PeerId], wanted: Container[int], retry: bool) -> list[Fetch]:
+    def fetches(self, holders: Sequence[int], wanted: Container[int], retry: bool) -> list[Fetch]:
         """Asks for the updates that were revealed in time, and those of the members in `wanted`.
 
         Our own is among them, it comes from the store. `retry` asks again for those that failed.
-        An update's owner is asked first, when it is live, and last otherwise.
+        `holders` are the live members; an update's owner is asked first if it is one, and last if not.
         """
         actions = []
         for number, member in enumerate(self._members):
             if member.reveal is None or member.refused or (member.late and number not in wanted):
                 continue
             if self._wants(member, member.reveal, retry):
-                owner = self._committee.members[number]
-                others = tuple(peer for peer in live if peer != owner)
-                holders = (owner, *others) if owner in live else (*others, owner)
+                others = [holder for holder in holders if holder != number]
+                order = [number, *others] if number in holders else [*others, number]
+                peers = tuple(self._committee.members[holder] for holder in order)
                 root, size = member.reveal.root, member.reveal.size
-                actions.append(Fetch(round=self._round, root=root, size=size, holders=holders))
+                actions.append(Fetch(round=self._round, root=root, size=size, holders=peers))
         return actions
 
     def _wants(self, member: _Member, reveal: Reveal, retry: bool) -> bool:
@@ -183,6 +188,8 @@ class Collection:
             rule = self._members[number].refused or (None if update is None else update.rule)
             if rule is None and owners.get(reveal.root, number) != number:
                 rule = "duplicate"
+            if rule is None and update is not None and update.is_missing:
+                rule = "missing"
             if rule is not None:
                 found.append((number, rule))
         return found

@@ -75,10 +75,6 @@ class Committee:
         data = vote_bytes(self.task, block.round, certificate.view, Choice.FINALIZE, block.hash)
         return block.task == self.task and self._accepts(data, certificate.votes)
 
-    def signers(self, certificate: Certificate) -> tuple[PeerId, ...]:
-        """Who signed; an accepted certificate has members only."""
-        return tuple(self.members[number] for number, _ in certificate.votes)
-
     def peers(self, participants: int) -> tuple[PeerId, ...]:
         """The members whose bits are set."""
         return tuple(peer for number, peer in enumerate(self.members) if participants >> number & 1)

@@ -38,7 +38,6 @@ from federated.round_events import (
     Aggregated,
     AggregateFailed,
     DigestMismatch,
-    Event,
     Fetched,
     FetchFailed,
     Misbehaved,
@@ -51,9 +50,11 @@ from federated.round_events import (
     Trained,
     TrainFailed,
     Validated,
+    WorkEvent,
     WriteJournal,
 )
 from federated.voting import Voting
+from p2p.peer_id import PeerId
 
 ORDER = (
     Phase.TRAIN,
@@ -91,7 +92,7 @@ class RoundInProgress:
         self._entered = now
         self._deadline = self._end_of(Phase.TRAIN, now)
         self._held = False  # fewer members are live than a vote needs
-        self._reported: dict[tuple[int, str], bool] = {}
+        self._reported: dict[tuple[PeerId, str], bool] = {}
         self._actions: list[Action] = []
         if self._own is None:
             self._actions.append(Train(round=number, base=base))
@@ -109,7 +110,7 @@ class RoundInProgress:
         actions, self._actions = self._actions, []
         return actions
 
-    def handle(self, event: Event, now: float) -> None:
+    def handle(self, event: WorkEvent, now: float) -> None:
         """The result of an action of this round."""
         match event:
             case Trained():
@@ -124,30 +125,24 @@ class RoundInProgress:
                 self._collection.validated(root, rule)
             case Aggregated() | Screened() | AggregateFailed():
                 self._voting.handle_aggregate(event)
-            case _:
-                pass  # an event of the task, not of a round
         self.advance(now)
 
     def handle_message(self, sender: int, body: Body, now: float) -> None:
         """A message of this round by member number `sender`."""
-        rule = None
+        peer, rule = self._seat.committee.members[sender], None
         match body:
             case Hello(base=base):
-                if base != self.base.digest and self._is_new(sender, "base"):
-                    peer = self._seat.committee.members[sender]
-                    mismatch = DigestMismatch(
-                        round=self.number, peer=peer, ours=self.base.digest, theirs=base
-                    )
-                    self._actions.append(mismatch)
+                if base != self.base.digest and self._is_new(peer, "base"):
+                    ours = self.base.digest
+                    self._actions.append(DigestMismatch(round=self.number, peer=peer, ours=ours, theirs=base))
             case Commit():
                 rule = self._collection.add_commit(sender, body)
             case Reveal():
                 rule = self._collection.add_reveal(sender, body)
             case _:
                 self._voting.handle_message(sender, body, now)
-        if rule is not None and self._is_new(sender, rule):
-            peer = self._seat.committee.members[sender]
-            self._actions.append(Misbehaved(round=self.number, peer=peer, rule=rule))
+        if rule is not None:
+            self._report(Misbehaved(round=self.number, peer=peer, rule=rule))
         self.advance(now)
 
     def next_deadline(self) -> float | None:
@@ -169,7 +164,7 @@ class RoundInProgress:
             if self.phase is not Phase.COMMIT:
                 bodies.append(self._own)
         self._actions += [Publish(body=body) for body in bodies or [self.hello()]]
-        self._fetch(now, retry=True)
+        self._fetch(self._seat.roster.live(now), retry=True)
         self.advance(now)
 
     def hello(self) -> Hello:
@@ -224,18 +219,22 @@ class RoundInProgress:
 
     def advance(self, now: float) -> None:
         """Goes through all phases that are over; to be called when other members are live than before."""
-        live = len(self._seat.roster.live(now))
-        if live < self._seat.committee.quorum:
+        live = self._seat.roster.live(now)
+        if len(live) < self._seat.committee.quorum:
             self._held = True
         elif self._held:
             self._held = False
             self._deadline = max(self._deadline, self._end_of(self.phase, now))
-        while self.phase is not Phase.VOTE and self._is_over(now):
+        while self.phase is not Phase.VOTE and self._is_over(live, now):
             self._enter(ORDER[ORDER.index(self.phase) + 1], now)
-        self._fetch(now, retry=False)
-        self._actions += self._voting.advance(now)
+        self._fetch(live, retry=False)
+        for action in self._voting.advance(now):
+            if isinstance(action, Misbehaved):
+                self._report(action)
+            else:
+                self._actions.append(action)
 
-    def _is_over(self, now: float) -> bool:
+    def _is_over(self, live: Sequence[int], now: float) -> bool:
         """Whether the current phase has what it waits for, or its deadline has passed."""
         expired = now >= self._deadline and not self._held
         collection = self._collection
@@ -246,13 +245,13 @@ class RoundInProgress:
                 return expired or self._voting.is_prepared()
             case Phase.COMMIT:
                 idle = [self._seat.me] if self._own is None and not self._training else []
-                waiting = [member for member in self._seat.roster.live(now) if member not in idle]
+                waiting = [member for member in live if member not in idle]
                 answered = useful = collection.committed()
             case Phase.REVEAL:
-                waiting = self._live_among(collection.committed(), now)
+                waiting = [member for member in collection.committed() if member in live]
                 answered = useful = collection.revealed()
             case Phase.FETCH:
-                waiting = self._live_among(collection.revealed(), now)
+                waiting = [member for member in collection.revealed() if member in live]
                 answered = collection.with_status(*SETTLED)
                 useful = collection.with_status(Status.HERE, Status.VALID)
             case _:
@@ -263,9 +262,6 @@ class RoundInProgress:
         needed = ceil(self._seat.policy.quorum * len(waiting) - ROUNDING)
         enough = sum(member in answered for member in waiting) >= needed
         return expired or (enough and len(useful) >= self._seat.minimum)
-
-    def _live_among(self, members: Sequence[int], now: float) -> list[int]:
-        return [member for member in members if self._seat.roster.is_live(member, now)]
 
     def _enter(self, phase: Phase, now: float) -> None:
         self._finish_phase(now)
@@ -296,13 +292,17 @@ class RoundInProgress:
         training = policy.train_deadline_s if phase in (Phase.TRAIN, Phase.COMMIT) else 0.0
         return start + training + (0.0 if phase is Phase.TRAIN else policy.phase_deadline_s)
 
-    def _fetch(self, now: float, *, retry: bool) -> None:
+    def _fetch(self, live: Sequence[int], *, retry: bool) -> None:
         if self.phase not in (Phase.TRAIN, Phase.COMMIT):
-            live = self._seat.live_peers(now)
-            self._actions += self._collection.fetches(live, self._voting.checking, retry)
+            holders = [member for member in live if member != self._seat.me]
+            self._actions += self._collection.fetches(holders, self._voting.checking, retry)
 
-    def _is_new(self, member: int, rule: str) -> bool:
-        """Whether this was not reported before in this round."""
-        known = (member, rule) in self._reported
-        self._reported[member, rule] = True
+    def _report(self, action: Misbehaved) -> None:
+        """Tells of a broken rule once a round, however often it is broken."""
+        if self._is_new(action.peer, action.rule):
+            self._actions.append(action)
+
+    def _is_new(self, peer: PeerId, rule: str) -> bool:
+        known = (peer, rule) in self._reported
+        self._reported[peer, rule] = True
         return not known

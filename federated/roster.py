@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from federated.committee import Committee
 from federated.manifest import RoundPolicy
-from p2p.peer_id import PeerId
 
 if TYPE_CHECKING:
     from random import Random
@@ -73,8 +72,3 @@ class Seat:
     def minimum(self) -> int:
         """The updates without which a round is skipped."""
         return max(1, ceil(self.policy.min_updates * self.committee.size - ROUNDING))
-
-    def live_peers(self, now: float) -> tuple[PeerId, ...]:
-        """The other members that are there."""
-        live = self.roster.live(now)
-        return tuple(self.committee.members[number] for number in live if number != self.me)

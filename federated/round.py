@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from federated.committee import Committee, Verify, verify_signature
 from federated.manifest import TaskManifest
-from federated.messages import Body, Certificate, Hello, Model
+from federated.messages import NO_BLOCK, Body, Certificate, Hello, Model
 from federated.phases import RoundInProgress
 from federated.roster import Roster, Seat
 from federated.round_events import (
@@ -97,7 +97,7 @@ class RoundMachine:
         )
         self._phase = Phase.IDLE
         self._done = 0  # the last round that is certified, with its model at hand
-        self._model: Model | None = None
+        self._model = Model(digest=NO_BLOCK, root=NO_BLOCK, size=0)  # until it is started
         self._certificate: Certificate | None = None
         self._entries: tuple[Body, ...] = ()
         self._current: RoundInProgress | None = None
@@ -214,8 +214,7 @@ class RoundMachine:
 
     def _greet(self, now: float) -> None:
         self._greeted_at = now
-        if self._model is not None:
-            self._actions.append(Publish(body=Hello(round=self.round, base=self._model.digest)))
+        self._actions.append(Publish(body=Hello(round=self.round, base=self._model.digest)))
 
     def _repeat(self, now: float) -> None:
         self._repeat_at = now + self._seat.period
@@ -271,8 +270,6 @@ class RoundMachine:
 
     def _begin(self, now: float) -> bool:
         """Begins the next round, with what was said about it already."""
-        if self._model is None:
-            return False
         self._phase, self._sync_until = Phase.TRAIN, None
         number, entries, self._entries = self.round, self._entries, ()
         self._current = RoundInProgress(

@@ -102,7 +102,7 @@ class TrainFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """The bytes behind `root` are at hand."""
+    """The bytes behind `root` are at hand until the round is finished."""
 
     round: int
     root: bytes
@@ -165,22 +165,10 @@ class AdoptFailed:
     round: int
 
 
-Event = (
-    Started
-    | MessageReceived
-    | PeerConnected
-    | PeerLost
-    | Trained
-    | TrainFailed
-    | Fetched
-    | FetchFailed
-    | Validated
-    | Screened
-    | Aggregated
-    | AggregateFailed
-    | ModelAdopted
-    | AdoptFailed
+WorkEvent = (
+    Trained | TrainFailed | Fetched | FetchFailed | Validated | Screened | Aggregated | AggregateFailed
 )
+Event = Started | MessageReceived | PeerConnected | PeerLost | WorkEvent | ModelAdopted | AdoptFailed
 
 
 # Actions
@@ -195,7 +183,11 @@ class WriteJournal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Save certificate and its model together, whole or not at all, and sync; then the journal may go."""
+    """Save the certificate and its model together, whole or not at all, and sync them to disk.
+
+    The model is what `Aggregated` or `ModelAdopted` came with, or the one before when the round is
+    skipped; it stays in the blob store, for others to adopt. The round's journal entries may go.
+    """
 
     certificate: Certificate
 
@@ -305,7 +297,12 @@ class DigestMismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misbehaved:
-    """For the log and the score: `peer` broke `rule`; `Misbehaved.RULES` in `federated.round` lists them."""
+    """For the log and the score: `peer` broke `rule`; told once a round.
+
+    `commitment`: a reveal that does not match its commit. `size`: an update over the limit. `twice`:
+    a second commit or reveal. `signature`: a vote, proof or certificate that is false.
+    `equivocation`: two proposals or votes that exclude each other.
+    """
 
     round: int
     peer: PeerId

@@ -162,8 +162,8 @@ class Voting:
     # what we propose
 
     def _selection(self, view: int, now: float) -> Inputs:
-        present_peers = (self._seat.committee.members[self._seat.me], *self._seat.live_peers(now))
-        present = tuple(item for item in self._candidates if item.peer in present_peers)
+        live = self._seat.committee.peers(sum(1 << member for member in self._seat.roster.live(now)))
+        present = tuple(item for item in self._candidates if item.peer in live)
         return present if view > 1 and len(present) >= self._seat.minimum else self._candidates
 
     def _draft(self, view: int, inputs: Inputs) -> Draft | None:

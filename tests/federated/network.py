@@ -240,7 +240,10 @@ class Network:
 
     def _tick(self, node: Node, life: int, when: float) -> None:
         if node.machine is not None and node.life == life and node.machine.next_deadline() == when:
-            self._carry_out(node, node.machine.handle_timer(self.now))
+            actions = node.machine.handle_timer(self.now)
+            following = node.machine.next_deadline()
+            assert following is None or following > self.now, "the timer would spin"
+            self._carry_out(node, actions)
 
     def _carry_out(self, node: Node, actions: Sequence[Action]) -> None:
         life = node.life

@@ -115,6 +115,16 @@ def test_a_refused_block_gets_no_vote_even_when_a_quorum_notarized_it() -> None:
     assert choices(four.proposal(propose(1, view=2, parent=1))) == [(2, NULLIFY)]
 
 
+def test_a_refused_block_is_not_finalized_in_a_later_view_either() -> None:
+    four = Four()
+    four.machine.start(0.0)
+    four.proposal(propose(1))
+    four.machine.handle_checked(BLOCK, False, 0.1)
+    four.tell(four.others[0], four.proof(NULLIFY, 1))
+    assert choices(four.tell(four.others[0], four.proof(NOTARIZE, 2))) == []
+    assert choices(four.tell(four.others[0], four.proof(NOTARIZE, 3, block(2).hash))) == [(3, FINALIZE)]
+
+
 def test_nothing_is_voted_before_the_start_and_everything_is_remembered() -> None:
     four = Four()
     assert four.proposal(propose(1)) == []
@@ -212,6 +222,13 @@ def test_an_answer_for_a_view_that_is_over_is_ignored() -> None:
     four.machine.start(0.0)
     four.tell(four.others[0], four.proof(NULLIFY, 1))
     assert published(four.machine.propose(1, block(1), roots(1), 0.1)) == []
+
+
+def test_a_leader_that_has_given_its_view_up_does_not_propose_in_it_any_more() -> None:
+    four = Four(leads=1)
+    four.machine.start(0.0)
+    four.machine.handle_timer(TIMEOUT)
+    assert four.machine.propose(1, block(1), roots(1), TIMEOUT) == []
 
 
 def test_a_leader_proposes_the_notarized_block_again_with_its_proof() -> None:
@@ -449,6 +466,10 @@ def test_a_restarted_member_is_in_the_view_where_it_was() -> None:
     back = Four(entries=tuple(journal(actions)))
     back.machine.start(0.0)
     assert back.machine.view == four.machine.view == 4
+    nullified = vote(four.everybody, four.me, NULLIFY, NO_BLOCK, 7)
+    alone = Four(entries=(nullified,))
+    alone.machine.start(0.0)
+    assert alone.machine.view == 7
     actions = four.tell(four.others[0], four.proof(NOTARIZE, 9))
     back = Four(entries=tuple(journal(actions)))
     back.machine.start(0.0)

@@ -47,7 +47,7 @@ def test_an_update_goes_from_commit_to_valid() -> None:
     made.add_reveal(1, reveal(1))
     assert made.revealed() == [1]
     assert made.status(1) is None
-    holders = [PEERS[1], PEERS[2]]
+    holders = [1, 2]
     [fetch] = made.fetches(holders, (), retry=False)
     assert fetch == Fetch(round=1, root=reveal(1).root, size=10, holders=(PEERS[1], PEERS[2]))
     assert made.fetches(holders, (), retry=True) == []
@@ -61,7 +61,7 @@ def test_an_update_goes_from_commit_to_valid() -> None:
 
 
 def test_an_owner_that_is_gone_is_asked_last() -> None:
-    [fetch] = collection(1).fetches([PEERS[2], PEERS[3]], (), retry=False)
+    [fetch] = collection(1).fetches([2, 3], (), retry=False)
     assert fetch.holders == (PEERS[2], PEERS[3], PEERS[1])
 
 
