@@ -63,13 +63,15 @@ from federated.work import RoundWork, Work
 from federated.workbench import Workbench, prepare
 from p2p.blobs import Blobs
 from p2p.errors import InvalidInput
+from p2p.events import HostEvent
 from p2p.events import PeerConnected as HostConnected
 from p2p.events import PeerDisconnected as HostDisconnected
 from p2p.gossipsub import Pubsub, Subscription
 from p2p.host import Host
+from p2p.peer_id import PeerId
 from p2p.scope import open_scope
 
-EVENT_QUEUE = 64  # events that wait for the machine; whoever has one more waits for it
+EVENT_QUEUE = 1024  # events that wait for the machine: a few rounds' messages of 64 members, 4 KiB each
 STORAGE_RETRY = 1.0  # seconds between two attempts on a disk that fails
 CLOSE_GRACE = 1.0  # seconds to finish the write that is under way
 
@@ -172,13 +174,23 @@ class Task:
             await self._send_event.send(MessageReceived(sender=message.sender, body=body))
 
     async def _follow_host(self) -> None:
-        with self._host.events() as events:
-            async for event in events:
-                match event:
-                    case HostConnected(peer=peer):
-                        await self._send_event.send(PeerConnected(peer=peer))
-                    case HostDisconnected(peer=peer):
-                        await self._send_event.send(PeerLost(peer=peer))
+        """Tells who comes and goes. A subscription that lags too far ends, and a new one tells all."""
+        known: dict[PeerId, None] = {}
+        while True:
+            with self._host.events() as events:
+                for peer in [peer for peer in known if not self._host.is_connected(peer)]:
+                    await self._handle_host(HostDisconnected(peer=peer), known)
+                async for event in events:
+                    await self._handle_host(event, known)
+
+    async def _handle_host(self, event: HostEvent, known: dict[PeerId, None]) -> None:
+        match event:
+            case HostConnected(peer=peer):
+                known[peer] = None
+                await self._send_event.send(PeerConnected(peer=peer))
+            case HostDisconnected(peer=peer):
+                known.pop(peer, None)
+                await self._send_event.send(PeerLost(peer=peer))
 
     async def _next_actions(self) -> list[Action]:
         """What the machine wants after the next event, or at its deadline."""
@@ -231,6 +243,7 @@ class Task:
 
     async def _do(self, action: Work, scope: trio.CancelScope) -> None:
         with scope:
+            await trio.lowlevel.checkpoint_if_cancelled()  # its round may be over before it begins
             await self._send_event.send(await self._result(action))
 
     async def _result(self, action: Work) -> Event:

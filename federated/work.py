@@ -88,7 +88,8 @@ class RoundWork:
     async def add_model(self, data: bytes) -> Model:
         """Puts a model at hand, here and for others."""
         root = await self._store(data)
-        model = Model(digest=digest(data), root=root, size=len(data))
+        known = await self._compute.run(lambda _: digest(data))
+        model = Model(digest=known, root=root, size=len(data))
         self._models[model.digest] = data
         return model
 

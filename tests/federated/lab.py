@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
 
-from federated.compute import InlineCompute, ShouldStop
+from federated.compute import Compute, InlineCompute, ShouldStop
 from federated.driver import Task, open_task
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
+from federated.messages import Block, Certificate, Model, inputs_hash
 from federated.registry import Registry
 from federated.reports import Report
 from p2p.blobs import Blobs, BlobStore, open_blobs
@@ -25,6 +26,7 @@ from tests.support import key_number, open_memory_host
 
 CAPACITY = 1 << 20  # bytes of blobs a member keeps
 JOB = 0.05  # virtual seconds of every job, on disk too: so a round can be interrupted anywhere
+LIMIT = 600.0  # virtual seconds for a whole test
 START = 1_800_000_000.0  # unix seconds
 
 T = TypeVar("T")
@@ -81,11 +83,17 @@ class Member:
 class Lab:
     """The members of one task, by number from 1. What they keep outlives them: reports, blobs, folders."""
 
-    def __init__(self, manifest: TaskManifest, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        manifest: TaskManifest,
+        folder: Path | None = None,
+        compute: Callable[[], Compute] = ModelledCompute,
+    ) -> None:
         self.manifest = manifest
         self.members: dict[int, Member] = {}
         self.reports: dict[int, list[Report]] = {}
         self._folder = folder
+        self._compute = compute
         self._network = MemoryNetwork()
         self._stores: dict[int, BlobStore] = {}
         self._news = trio.Event()
@@ -182,7 +190,7 @@ class Lab:
             plugins or tiny.registry(),
             self.folder(number),
             lambda event: self._report(number, event),
-            compute=ModelledCompute,
+            compute=self._compute,
             rng=random.Random(number),
             wall_clock=self.wall_time,
         )
@@ -190,3 +198,50 @@ class Lab:
     def _report(self, number: int, event: Report) -> None:
         self.reports.setdefault(number, []).append(event)
         self._news.set()
+
+
+@asynccontextmanager
+async def open_lab(lab: Lab, *numbers: int) -> AsyncIterator[trio.Nursery]:
+    """The lab with these members at work; all end with the body."""
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            for number in numbers:
+                await nursery.start(lab.run, number)
+            yield nursery
+            nursery.cancel_scope.cancel()
+
+
+def assert_agreed(lab: Lab, rounds: int) -> None:
+    """Every round was reported, and with one digest."""
+    assert {number: len(digests) for number, digests in lab.digests().items()} == dict.fromkeys(
+        range(1, rounds + 1), 1
+    )
+
+
+def refused(lab: Lab, number: int, round_number: int) -> list[tuple[str, str]]:
+    event = lab.rounds(number)[round_number]
+    return [(item["peer"], item["rule"]) for item in event["refused"]]
+
+
+async def start_idle(lab: Lab, number: int, *, task_status: trio.TaskStatus[Member]) -> None:
+    await lab.run(number, idle=True, task_status=task_status)
+
+
+async def start_with(
+    lab: Lab, number: int, plugins: Registry, *, task_status: trio.TaskStatus[Member]
+) -> None:
+    await lab.run(number, plugins=plugins, task_status=task_status)
+
+
+def certified(model: Model, number: int, task: bytes = bytes(32)) -> Certificate:
+    """A certificate of round `number` for `model`, with the form of one but with no true signature."""
+    block = Block(
+        task=task,
+        round=number,
+        base=bytes(32),
+        inputs=inputs_hash((bytes(32),)),
+        participants=1,
+        examples=1,
+        model=model,
+    )
+    return Certificate(view=1, block=block, votes=((0, bytes(64)),))

@@ -7,7 +7,7 @@ import pytest
 
 from federated import codec
 from federated.compute import InlineCompute
-from federated.messages import Block, Certificate, Model, inputs_hash
+from federated.messages import Model
 from federated.parameters import Parameters
 from federated.plugin import PeerContext
 from federated.round_events import (
@@ -26,7 +26,7 @@ from federated.workbench import digest, prepare
 from p2p.blobs import Blobs, BlobUnavailable, blob_root
 from p2p.peer_id import PeerId
 from tests.federated import tiny
-from tests.federated.lab import peer_number, tiny_manifest
+from tests.federated.lab import certified, peer_number, tiny_manifest
 
 HOLDERS = (peer_number(2), peer_number(3))
 
@@ -82,16 +82,7 @@ def parameters(value: float) -> Parameters:
 
 def adopt(data: bytes) -> Adopt:
     model = Model(digest=digest(data), root=blob_root(data), size=len(data))
-    block = Block(
-        task=bytes(32),
-        round=7,
-        base=bytes(32),
-        inputs=inputs_hash((bytes(32),)),
-        participants=1,
-        examples=1,
-        model=model,
-    )
-    return Adopt(certificate=Certificate(view=1, block=block, votes=((0, bytes(64)),)), holders=HOLDERS)
+    return Adopt(certificate=certified(model, 7), holders=HOLDERS)
 
 
 async def test_a_certified_model_is_fetched_and_is_at_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -20,7 +21,19 @@ BUILT_IN = {
     "update-check": "plugins.validation.update_check:UpdateCheck",
 }
 TINY = (
-    *("Points", "NoPoints", "NothingHeldOut", "Pull", "Nan", "Huge", "Raises", "Reshapes", "Counts", "Waits"),
+    *(
+        "Points",
+        "NoPoints",
+        "NothingHeldOut",
+        "Pull",
+        "Nan",
+        "Huge",
+        "Raises",
+        "Reshapes",
+        "Counts",
+        "Waits",
+        "Endless",
+    ),
     *("OtherMean", "FailingMean", "ReshapingMean", "NanMean", "FailingCheck"),
 )
 
@@ -153,6 +166,18 @@ class NanMean(FailingMean):
 
     def aggregate(self, base: Parameters, updates: object) -> Parameters:
         return base | {"w": base["w"] * np.float32("nan")}
+
+
+class Endless(Pull):
+    """Trains until it is told to stop."""
+
+    stopped = 0  # times that this happened
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        while not context.should_stop():
+            time.sleep(0.001)  # as a batch would take
+        Endless.stopped += 1
+        raise TrainingStopped("told to stop")
 
 
 class OtherMean(FailingMean):
