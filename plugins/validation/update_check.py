@@ -11,7 +11,7 @@ from pydantic import Field
 from federated.parameters import Parameters, l2_norm, non_finite, schema_of
 from federated.plugin import ModelUpdate, checked_settings
 
-MIN_SCREENED = 3  # updates; the norms of two say nothing about which is the odd one
+MIN_SCREENED = 5  # updates; of fewer honest peers with unlike data one may well be far from the rest
 
 
 class UpdateCheck:
@@ -23,8 +23,8 @@ class UpdateCheck:
     def __init__(
         self,
         *,
-        max_norm: Annotated[float, Field(gt=0)] = 100.0,
-        max_ratio: Annotated[float, Field(ge=2)] = 5.0,
+        max_norm: Annotated[float, Field(gt=0)] = 1000.0,
+        max_ratio: Annotated[float, Field(ge=2)] = 10.0,
         max_examples: Annotated[int, Field(ge=1)] = 10_000_000,
     ) -> None:
         """`max_norm` bounds every delta, `max_ratio` its norm against the median of the round."""

@@ -132,8 +132,8 @@ def test_updates_make_a_model() -> None:
 
 def test_updates_that_do_not_fit_the_rest_are_named() -> None:
     made = bench()
-    assert made.aggregate(base(made), updates(made, [1.0, 2.0, 30.0])) == Refusals(
-        refused=((bytes([3]) * 32, "norm"),)
+    assert made.aggregate(base(made), updates(made, [1.0, 2.0, 3.0, 4.0, 90.0])) == Refusals(
+        refused=((bytes([5]) * 32, "norm"),)
     )
 
 
