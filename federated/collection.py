@@ -179,6 +179,12 @@ class Collection:
         update = self._updates.get(member.reveal.root) if member.reveal else None
         return None if update is None else update.status
 
+    def attempts(self, number: int) -> int:
+        """How often the member's update was asked for."""
+        reveal = self._members[number].reveal
+        update = self._updates.get(reveal.root) if reveal else None
+        return 0 if update is None else update.attempts
+
     def refused(self) -> list[tuple[int, str]]:
         """The members whose updates do not count, and the rules they broke."""
         owners = self._owners()

@@ -53,6 +53,7 @@ class RoundPolicy(_Model):
     train_deadline_s: _Deadline = 60.0  # from the start of a round to the last commit
     phase_deadline_s: _Deadline = 10.0  # of every other phase
     quorum: _Share = 1.0  # share of the live members that ends a phase before its deadline
+    grace_s: Annotated[float, Field(ge=0, le=MAX_DEADLINE)] = 0.0  # a lost member is still waited for
     min_updates: _Share = 0.5  # share of all members; with fewer updates the round is skipped
 
 

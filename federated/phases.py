@@ -9,7 +9,8 @@
     VOTE ─────→ decided                          see `federated.voting`
 
 From COMMIT to VALIDATE a phase ends when the policy's share of the live members have answered and
-there is enough for a round that counts, or at its deadline; a member that is lost is not waited for.
+there is enough for a round that counts, or at its deadline; a member that is lost is not waited for,
+beyond the policy's grace for one that is started again.
 While fewer members are live than a vote needs no phase ends; when they are back it gets its time again.
 AGGREGATE waits for our own computing, and goes on without its result at its deadline.
 """
@@ -164,8 +165,12 @@ class RoundInProgress:
             if self.phase is not Phase.COMMIT:
                 bodies.append(self._own)
         self._actions += [Publish(body=body) for body in bodies or [self.hello()]]
-        self._fetch(self._seat.roster.live(now), retry=True)
+        self.fetch_again(now)
         self.advance(now)
+
+    def fetch_again(self, now: float) -> None:
+        """Tries once more what could not be fetched."""
+        self._fetch(self._seat.roster.live(now), retry=True)
 
     def hello(self) -> Hello:
         """What we announce to whoever comes."""
@@ -225,7 +230,7 @@ class RoundInProgress:
         elif self._held:
             self._held = False
             self._deadline = max(self._deadline, self._end_of(self.phase, now))
-        while self.phase is not Phase.VOTE and self._is_over(live, now):
+        while self.phase is not Phase.VOTE and self._is_over(now):
             self._enter(ORDER[ORDER.index(self.phase) + 1], now)
         self._fetch(live, retry=False)
         for action in self._voting.advance(now):
@@ -234,10 +239,10 @@ class RoundInProgress:
             else:
                 self._actions.append(action)
 
-    def _is_over(self, live: Sequence[int], now: float) -> bool:
+    def _is_over(self, now: float) -> bool:
         """Whether the current phase has what it waits for, or its deadline has passed."""
         expired = now >= self._deadline and not self._held
-        collection = self._collection
+        collection, awaited = self._collection, self._seat.roster.awaited(now)
         match self.phase:
             case Phase.TRAIN:
                 return expired or not self._training
@@ -245,14 +250,15 @@ class RoundInProgress:
                 return expired or self._voting.is_prepared()
             case Phase.COMMIT:
                 idle = [self._seat.me] if self._own is None and not self._training else []
-                waiting = [member for member in live if member not in idle]
+                waiting = [member for member in awaited if member not in idle]
                 answered = useful = collection.committed()
             case Phase.REVEAL:
-                waiting = [member for member in collection.committed() if member in live]
+                waiting = [member for member in collection.committed() if member in awaited]
                 answered = useful = collection.revealed()
             case Phase.FETCH:
-                waiting = [member for member in collection.revealed() if member in live]
-                answered = collection.with_status(*SETTLED)
+                waiting = [member for member in collection.revealed() if member in awaited]
+                settled = collection.with_status(*SETTLED)
+                answered = [member for member in settled if not self._may_yet_come(member, now)]
                 useful = collection.with_status(Status.HERE, Status.VALID)
             case _:
                 waiting = collection.with_status(Status.HERE, Status.VALID)
@@ -262,6 +268,15 @@ class RoundInProgress:
         needed = ceil(self._seat.policy.quorum * len(waiting) - ROUNDING)
         enough = sum(member in answered for member in waiting) >= needed
         return expired or (enough and len(useful) >= self._seat.minimum)
+
+    def _may_yet_come(self, member: int, now: float) -> bool:
+        """Whether the update could not be fetched for want of its owner, who has grace to come back.
+
+        The first failure may be how we learn that the owner is gone, so one is never enough.
+        """
+        if not self._seat.policy.grace_s or self._collection.status(member) is not Status.FAILED:
+            return False
+        return self._collection.attempts(member) == 1 or not self._seat.roster.is_live(member, now)
 
     def _enter(self, phase: Phase, now: float) -> None:
         self._finish_phase(now)

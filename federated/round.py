@@ -84,7 +84,8 @@ class RoundMachine:
         period = min(max(manifest.policy.phase_deadline_s / REPEATS, MIN_PERIOD), MAX_PERIOD)
         self._rounds = manifest.rounds
         self._committee = committee
-        self._roster = Roster(committee.size, me, LIVE_PERIODS * period)
+        grace = manifest.policy.grace_s
+        self._roster = Roster(committee.size, me, window=LIVE_PERIODS * period, grace=grace)
         self._seat = Seat(
             committee=committee,
             me=me,
@@ -168,14 +169,15 @@ class RoundMachine:
     ) -> None:
         match event:
             case MessageReceived(body=body):
-                self._roster.hear(number, now)
+                if self._roster.hear(number, now) and self._current is not None:
+                    self._current.fetch_again(now)
                 self._receive(number, body, now)
             case PeerConnected():
                 self._roster.connect(number)
                 if now >= self._greeted_at + MIN_PERIOD and self._phase is not Phase.FINISHED:
                     self._greet(now)
             case PeerLost():
-                self._roster.lose(number)
+                self._roster.lose(number, now)
         if self._current is not None and self._adopting is None:
             self._current.advance(now)
 

@@ -120,12 +120,14 @@ class Network:
         phase_deadline_s: float = 2.0,
         quorum: float = 1.0,
         min_updates: float = 0.5,
+        grace_s: float = 0.0,
     ) -> None:
         policy = RoundPolicy(
             train_deadline_s=train_deadline_s,
             phase_deadline_s=phase_deadline_s,
             quorum=quorum,
             min_updates=min_updates,
+            grace_s=grace_s,
         )
         self.manifest: TaskManifest = manifest(members=members(count), rounds=rounds, policy=policy)
         self.rng = Random(seed)

@@ -72,18 +72,33 @@ def test_a_member_whose_key_nobody_knows_cannot_vote() -> None:
 
 
 def test_a_member_is_live_once_heard_and_while_connected_or_heard_lately() -> None:
-    roster = Roster(4, me=0, window=10.0)
+    roster = Roster(4, me=0, window=10.0, grace=0.0)
     roster.connect(1)
     assert roster.live(0.0) == [0]
     roster.hear(1, 0.0)
     roster.hear(2, 0.0)
     assert roster.live(10.0) == [0, 1, 2]
     assert roster.live(10.1) == [0, 1]
-    roster.lose(1)
+    roster.lose(1, 10.1)
     assert roster.live(10.1) == [0]
     roster.hear(1, 11.0)
     assert roster.live(12.0) == [0, 1]
     assert roster.live(21.5) == [0]
+
+
+def test_a_member_that_was_live_is_awaited_for_a_while_after_its_loss() -> None:
+    roster = Roster(4, me=0, window=10.0, grace=5.0)
+    roster.connect(1)
+    roster.lose(1, 0.0)
+    assert roster.awaited(0.0) == [0]  # nobody had heard it
+    roster.connect(1)
+    roster.hear(1, 1.0)
+    roster.lose(1, 2.0)
+    assert roster.live(2.0) == [0]
+    assert roster.awaited(6.9) == [0, 1]
+    assert roster.awaited(7.0) == [0]
+    roster.hear(1, 8.0)
+    assert roster.awaited(30.0) == [0]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +114,7 @@ def test_the_least_number_of_updates_is_a_share_of_all_members(
         rng=math,  # type: ignore[arg-type]
         policy=RoundPolicy(min_updates=share),
         max_update=1,
-        roster=Roster(count, 0, 1.0),
+        roster=Roster(count, 0, window=1.0, grace=0.0),
         period=1.0,
     )
     assert seat.minimum == minimum

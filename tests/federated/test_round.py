@@ -428,6 +428,29 @@ def test_a_peer_that_is_lost_is_not_waited_for() -> None:
     assert summary(network.nodes[0]) == [(1, 3, False)]
 
 
+@pytest.mark.parametrize("phase", [Phase.TRAIN, Phase.COMMIT, Phase.REVEAL, Phase.FETCH])
+def test_with_grace_a_peer_that_is_started_again_at_once_misses_no_round(phase: Phase) -> None:
+    notice = (0.1, 0.5)  # longer than any message of the killed peer is on its way
+    network = Network(4, rounds=3, training=(0.5, 0.5), notice=notice, phase_deadline_s=4.0, grace_s=3.0)
+    killed = network.nodes[3]
+    network.start()
+    until_phase(network, killed, phase, 2)
+    network.kill(killed)
+    network.run_for(1.5)
+    network.start(killed)
+    network.finish(within=8.0)
+    assert summary(network.nodes[0]) == [(1, 4, False), (2, 4, False), (3, 4, False)]
+
+
+def test_grace_ends_for_a_peer_that_does_not_come_back() -> None:
+    network = Network(4, rounds=2, training=(0.5, 0.5), grace_s=3.0)
+    network.start()
+    until_phase(network, network.nodes[0], Phase.TRAIN, 1)
+    network.kill(network.nodes[3])
+    network.finish(within=3.0 + PHASE)
+    assert summary(network.nodes[0]) == [(1, 3, False), (2, 3, False)]
+
+
 def test_a_peer_that_hangs_is_waited_for_until_the_deadline_and_no_longer() -> None:
     network = Network(4, rounds=1, training=(0.5, 0.5))
     network.nodes[3].trains = False
