@@ -54,7 +54,7 @@ def tiny_manifest(count: int, **changes: Any) -> TaskManifest:
         "preprocessor": PluginRef(name="points"),
         "trainer": PluginRef(name="pull"),
         "aggregator": PluginRef(name="weighted-mean"),
-        "validator": PluginRef(name="update-check"),
+        "validator": PluginRef(name="update-check", settings={"max_norm": 1000.0, "max_ratio": 10.0}),
         "policy": RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0),
     }
     return TaskManifest(**{**values, **changes})

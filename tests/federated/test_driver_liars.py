@@ -109,7 +109,7 @@ TRUE_UPDATE = codec.encode({"count": np.zeros((), np.int64), "w": np.zeros(4, np
 OTHER_MODEL = codec.encode({"w": np.zeros(4, np.float32)})
 NAN_UPDATE = codec.encode({"count": np.zeros((), np.int64), "w": np.full(4, np.nan, np.float32)})
 FAR_UPDATE = codec.encode({"count": np.zeros((), np.int64), "w": np.full(4, 1e6, np.float32)})
-ODD_UPDATE = codec.encode({"count": np.zeros((), np.int64), "w": np.full(4, 40.0, np.float32)})
+ODD_UPDATE = codec.encode({"count": np.zeros((), np.int64), "w": np.full(4, 200.0, np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,18 @@ ODD_UPDATE = codec.encode({"count": np.zeros((), np.int64), "w": np.full(4, 40.0
 async def test_an_update_that_breaks_a_rule_is_refused_by_its_name(
     data: bytes, rule: str, autojump_clock: MockClock
 ) -> None:
-    lab = Lab(tiny_manifest(4, rounds=1))
-    async with open_lab(lab, 1, 2, 3) as nursery:
-        liar = await nursery.start(start_idle, lab, 4)
+    lab = Lab(tiny_manifest(6, rounds=1))
+    honest = (1, 2, 3, 4, 5)
+    async with open_lab(lab, *honest) as nursery:
+        liar = await nursery.start(start_idle, lab, 6)
         liar.blobs.store.put(data)
         nursery.start_soon(Liar(lab, liar, data).run)
-        await lab.until_round(1, 1, 2, 3)
-    name = str(peer_number(4))
-    for number in (1, 2, 3):
+        await lab.until_round(1, *honest)
+    name = str(peer_number(6))
+    for number in honest:
         assert refused(lab, number, 1) == [(name, rule)]
         assert name not in lab.rounds(number)[1]["participants"]
-        assert len(lab.rounds(number)[1]["participants"]) == 3
+        assert len(lab.rounds(number)[1]["participants"]) == 5
     assert_agreed(lab, 1)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from federated import codec
 from federated.compute import InlineCompute
+from federated.manifest import PluginRef
 from federated.messages import Model
 from federated.parameters import Parameters
 from federated.plugin import PeerContext
@@ -52,9 +53,9 @@ class FakeBlobs:
 class Place:
     """The work of one member on a fake blob store, at the first model."""
 
-    def __init__(self, **instead: str) -> None:
-        manifest = tiny_manifest(3)
-        plugins = tiny.registry(**instead).load(manifest)
+    def __init__(self, validator: str = "update-check") -> None:
+        manifest = tiny_manifest(3, validator=PluginRef(name=validator))
+        plugins = tiny.registry().load(manifest)
         peers = manifest.peer_ids
         self.bench = prepare(manifest, plugins, PeerContext(peer=peers[0], members=peers, index=0))
         self.blobs = FakeBlobs()
@@ -119,7 +120,7 @@ async def test_bytes_that_are_not_the_certified_model_are_refused() -> None:
 
 
 async def test_an_update_that_makes_the_validator_fail_is_refused() -> None:
-    place = Place(**{"update-check": "FailingCheck"})
+    place = Place("failingcheck")
     await place.begin()
     data = codec.encode(parameters(1.0))
     root = await place.blobs.keep(data)
@@ -130,7 +131,7 @@ async def test_an_update_that_makes_the_validator_fail_is_refused() -> None:
     assert validated == Validated(round=1, root=root, rule="validator")
     [line] = place.complaints
     assert line == (
-        f"round 1: the update of {HOLDERS[0]} is refused: validator 'update-check' failed: KeyError: 'w'"
+        f"round 1: the update of {HOLDERS[0]} is refused: validator 'failingcheck' failed: KeyError: 'w'"
     )
 
 
