@@ -9,13 +9,23 @@ from federated import codec, driver
 from federated.messages import (
     Model,
 )
-from federated.round_events import Action, Adopt, Event, Fetch, PeerConnected, RoundFinished, Started
+from federated.round_events import (
+    Action,
+    Adopt,
+    AdoptFailed,
+    Event,
+    Fetch,
+    FetchFailed,
+    PeerConnected,
+    RoundFinished,
+    Started,
+    StopTraining,
+    Train,
+)
+from federated.work import RoundWork, Work
 from federated.workbench import digest
-from p2p.blobs import PROTOCOL as BLOBS
 from p2p.blobs import blob_root
-from p2p.errors import StreamReset
 from p2p.peer_id import PeerId
-from p2p.stream import Stream
 from tests.federated import tiny
 from tests.federated.lab import (
     Lab,
@@ -67,34 +77,65 @@ def adoption(number: int, *holders: PeerId) -> Adopt:
     return Adopt(certificate=certified(model, number), holders=holders)
 
 
-@pytest.mark.parametrize("later", [FINISHED, None])
-async def test_work_that_is_void_lets_go_of_its_holder_at_once(
-    later: Action | None, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+HOLDER = peer_number(2)
+FETCH = Fetch(round=1, root=b"1" * 32, size=len(INITIAL), holders=(HOLDER,))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (FETCH, FINISHED),
+        (adoption(1, HOLDER), adoption(2)),
+        (Train(round=1, base=CURRENT), StopTraining(round=1)),
+    ],
+)
+async def test_work_that_is_void_ends_at_once(
+    first: Action, second: Action, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fetch when its round is over, an adoption when there is a later one."""
-    holder = peer_number(2)
-    fetch = Fetch(round=1, root=b"1" * 32, size=len(INITIAL), holders=(holder,))
-    first: Action = fetch if later else adoption(1, holder)
-    second = later or adoption(2)
-    lab = Lab(tiny_manifest(3))
-    monkeypatch.setattr(driver, "RoundMachine", lambda **_: Script(first, second))
-    asked, let_go = trio.Event(), trio.Event()
+    """A fetch when its round is over, an adoption when there is a later one, training when it is too late."""
+    begun, ended = trio.Event(), trio.Event()
 
-    async def never_answers(stream: Stream) -> None:
-        asked.set()
+    async def never_ends(work: RoundWork, action: Work) -> Event:
+        if action != first:
+            return AdoptFailed(round=2)
+        begun.set()
         try:
-            while await stream.receive_some():
-                pass
-        except StreamReset:
-            let_go.set()
+            await trio.sleep_forever()
+        finally:
+            ended.set()
 
+    monkeypatch.setattr(driver, "RoundMachine", lambda **_: Script(first, second))
+    monkeypatch.setattr(RoundWork, "perform", never_ends)
+    lab = Lab(tiny_manifest(3))
     async with open_lab(lab) as nursery:
-        silent = await nursery.start(start_idle, lab, 2)
-        silent.host.unhandle(BLOBS)
-        silent.host.handle(BLOBS, never_answers)
         await nursery.start(lab.run, 1)
-        await asked.wait()
+        await begun.wait()
         start = trio.current_time()
         await nursery.start(start_idle, lab, 3)
-        await let_go.wait()
+        await ended.wait()
         assert trio.current_time() - start < 1.0
+
+
+async def test_a_fetch_ends_with_its_phase(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = trio.Event()
+
+    class Waiting(Script):
+        def handle(self, event: Event, now: float) -> list[Action]:
+            if event == FetchFailed(round=1, root=FETCH.root):
+                failed.set()
+            return super().handle(event, now)
+
+    async def never_ends(work: RoundWork, action: Work) -> Event:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(driver, "RoundMachine", lambda **_: Waiting(FETCH, FINISHED))
+    monkeypatch.setattr(RoundWork, "perform", never_ends)
+    lab = Lab(tiny_manifest(3))
+    async with open_lab(lab) as nursery:
+        await nursery.start(lab.run, 1)
+        start = trio.current_time()
+        await failed.wait()
+        passed = trio.current_time() - start
+    assert passed == pytest.approx(lab.manifest.policy.phase_deadline_s, abs=0.5)

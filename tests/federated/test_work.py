@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,6 +15,8 @@ from federated.plugin import PeerContext
 from federated.round_events import (
     Adopt,
     AdoptFailed,
+    Aggregate,
+    Aggregated,
     Fetch,
     Fetched,
     FetchFailed,
@@ -133,6 +136,39 @@ async def test_an_update_that_makes_the_validator_fail_is_refused() -> None:
     assert line == (
         f"round 1: the update of {HOLDERS[0]} is refused: validator 'failingcheck' failed: KeyError: 'w'"
     )
+
+
+async def validated(place: Place, value: float, number: int) -> Input:
+    """An update that moves the model by `value`, fetched from a member and fine."""
+    data = codec.encode(parameters(value))
+    root = await place.blobs.keep(data)
+    item = Input(peer=peer_number(number), root=root, size=len(data), examples=1)
+    await place.work.perform(Fetch(round=1, root=root, size=len(data), holders=HOLDERS))
+    assert await place.work.perform(Validate(round=1, input=item)) == Validated(round=1, root=root, rule=None)
+    return item
+
+
+async def test_an_aggregate_counts_the_examples_of_its_inputs() -> None:
+    place = Place()
+    await place.begin()
+    items = [await validated(place, 1.0, 1), await validated(place, 5.0, 2)]
+    inputs = (items[0], replace(items[1], examples=3))  # a twin that claims more
+    done = await place.work.perform(Aggregate(round=1, inputs=inputs))
+    assert isinstance(done, Aggregated)
+    model = place.bench.decode(place.work.model(done.model.digest))
+    assert model["w"] == pytest.approx(3 + (1.0 + 3 * 5.0) / 4)
+    assert place.blobs.held[done.model.root] == place.work.model(done.model.digest)
+
+
+async def test_the_updates_of_a_round_are_forgotten_with_it() -> None:
+    place = Place()
+    model = await place.begin()
+    inputs = (await validated(place, 1.0, 1),)
+    await place.work.turn(model)
+    with pytest.raises(KeyError):
+        await place.work.perform(Aggregate(round=1, inputs=inputs))
+    with pytest.raises(KeyError):
+        await place.work.perform(Validate(round=1, input=inputs[0]))
 
 
 async def test_an_update_that_nobody_has_is_not_fetched() -> None:
