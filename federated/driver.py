@@ -264,8 +264,7 @@ class Task:
         measured = {}
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             measured = dict(await self._work.evaluate())
-        sent = self._pubsub.bytes_sent + self._blobs.bytes_sent
-        self._report(round_report(self._manifest, action, measured, sent))
+        self._report(round_report(self._manifest, action, measured, self._host.bytes_sent))
 
     def _tell(self, action: Action) -> None:
         """Passes on what needs no deed."""

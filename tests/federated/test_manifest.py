@@ -33,8 +33,8 @@ def test_canonical_bytes_are_fixed() -> None:
     assert task.canonical() == (
         b'{"aggregator":{"name":"weighted-mean","settings":{}},"max_update_bytes":67108864,"members":["'
         + members(1)[0].encode()
-        + b'"],"name":"sample","policy":{"grace_s":0.0,"min_updates":0.5,"phase_deadline_s":10.0,"quorum":1.0,'
-        b'"train_deadline_s":60.0},"preprocessor":{"name":"digits","settings":{}},"rounds":3,"seed":1,'
+        + b'"],"name":"sample","policy":{"grace_s":0.0,"min_updates":0.5,"phase_deadline_s":10.0,'
+        b'"quorum":1.0,"train_deadline_s":60.0},"preprocessor":{"name":"digits","settings":{}},"rounds":3,"seed":1,'
         b'"trainer":{"name":"numpy-mlp","settings":{}},"validator":{"name":"update-check","settings":{}}}'
     )
 
