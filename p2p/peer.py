@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
@@ -103,6 +104,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of the logs on stderr",
     )
     arguments = parser.parse_args(argv)
+    if arguments.plugin and arguments.task is None:
+        raise InvalidInput("--plugin: say with --task what the plugins are for")
     arguments.listen = [parse_address(text) for text in arguments.listen or [DEFAULT_LISTEN]]
     arguments.bootstrap = [_bootstrap_address(text) for text in arguments.bootstrap]
     return arguments
@@ -155,22 +158,28 @@ async def open_services(
 
 async def run_peer(arguments: argparse.Namespace, key: KeyPair, data_dir: Path, report: Reporter) -> None:
     """Runs until SIGINT or SIGTERM, or until nobody reads what we report."""
-    service = load_task_service(arguments.task, arguments.plugin) if arguments.task else None
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with (
-            open_services(arguments, key, data_dir, report) as (host, pubsub, blobs),
-            open_scope() as nursery,
-        ):
-            nursery.start_soon(report_peers, host, report)
-            for topic in arguments.subscribe:
-                nursery.start_soon(report_messages, pubsub, topic, report)
-            if arguments.subscribe:
-                nursery.start_soon(publish_lines, pubsub, arguments.subscribe[0], sys.stdin.fileno())
-            if service is not None:
-                nursery.start_soon(service.run, host, pubsub, blobs, data_dir, report)
-            async for _ in signals:
-                break
+        async with open_scope() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            service = None
+            if arguments.task is not None:  # a plugin may import a whole framework: off the event loop
+                load = partial(load_task_service, arguments.task, arguments.plugin)
+                service = await trio.to_thread.run_sync(load, abandon_on_cancel=True)
+            async with open_services(arguments, key, data_dir, report) as (host, pubsub, blobs):
+                nursery.start_soon(report_peers, host, report)
+                for topic in arguments.subscribe:
+                    nursery.start_soon(report_messages, pubsub, topic, report)
+                if arguments.subscribe:
+                    nursery.start_soon(publish_lines, pubsub, arguments.subscribe[0], sys.stdin.fileno())
+                if service is not None:
+                    nursery.start_soon(service.run, host, pubsub, blobs, data_dir, report)
+                await trio.sleep_forever()
     report({"event": "closed"})
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
 
 
 async def report_peers(host: Host, report: Reporter) -> None:
@@ -238,6 +247,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InvalidInput, AddressInUse) as exc:
         print(f"p2p.peer: {exc}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before there was anything to close
+        return 0
     except BrokenPipeError:  # whoever read our events is gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -19,12 +19,19 @@ class Reporter:
     def __init__(self, out: TextIO, *, as_json: bool) -> None:
         self._out = out
         self._as_json = as_json
+        self._broken = False
 
     def __call__(self, event: Event) -> None:
-        """Writes `event`. Raises `BrokenPipeError` when nobody reads any more."""
+        """Writes `event`. Raises `BrokenPipeError` when nobody reads any more, the first time only."""
+        if self._broken:
+            return
         line = json.dumps(event, ensure_ascii=False) if self._as_json else describe(event)
-        self._out.write(line + "\n")
-        self._out.flush()
+        try:
+            self._out.write(line + "\n")
+            self._out.flush()
+        except BrokenPipeError:
+            self._broken = True
+            raise
 
 
 def describe(event: Event) -> str:

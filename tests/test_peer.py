@@ -37,6 +37,7 @@ def text_of(event):
         (["--bootstrap", BOOTSTRAP[:-3]], "not a"),
         (["--log-level", "loud"], "--log-level"),
         (["--unknown"], "--unknown"),
+        ([*LISTEN, "--plugin", "digits"], "--plugin"),
         ([*LISTEN, "--task", "/does/not/exist.json"], "/does/not/exist.json"),
         ([*LISTEN, "--data-dir", "/dev/null/folder"], "/dev/null/folder"),
     ],

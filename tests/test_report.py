@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
 from p2p.report import Reporter, describe
 
 ROUND = {
@@ -51,3 +53,14 @@ def test_a_human_reader_sees_each_event_at_once():
     out = io.StringIO()
     Reporter(out, as_json=False)({"event": "closed"})
     assert out.getvalue() == "closed\n"
+
+
+def test_a_reader_that_is_gone_is_an_error_once():
+    class Broken(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    report = Reporter(Broken(), as_json=True)
+    with pytest.raises(BrokenPipeError):
+        report({"event": "closed"})
+    report({"event": "closed"})

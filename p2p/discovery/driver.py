@@ -39,6 +39,7 @@ class _Discovery:
         self._host = host
         self._kad = kad
         self._bootstrap = bootstrap
+        self._unmet = dict.fromkeys(bootstrap, True)  # bootstrap peers that were never a reason to warn
         self._changed = trio.Event()
         self._planner = Planner(
             local=host.peer_id,
@@ -84,8 +85,13 @@ class _Discovery:
         try:
             await self._host.connect(peer, self._bootstrap.get(peer, ()))
         except DialFailed as exc:
-            logger.info("%s", exc)
+            self._complain(peer, exc)
         self.handle(DialEnded(peer=peer, connected=self._host.is_connected(peer)))
+
+    def _complain(self, peer: PeerId, error: DialFailed) -> None:
+        """A person typed the bootstrap addresses: the first failure of each is worth a warning."""
+        level = logging.WARNING if self._unmet.pop(peer, False) else logging.INFO
+        logger.log(level, "%s; trying again later", error)
 
     async def _search(self) -> None:
         heard = await self._kad.refresh()

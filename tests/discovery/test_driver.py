@@ -120,6 +120,17 @@ async def test_peers_that_start_before_their_bootstrap_peer_wait_for_it(autojump
             await overlay.wait_until_all_are_connected()
 
 
+async def test_a_bootstrap_peer_that_is_not_there_is_one_warning(autojump_clock, caplog):
+    async with trio.open_nursery() as nursery:
+        overlay = Overlay(nursery)
+        await overlay.start(2)
+        await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert str(id_of(BOOTSTRAP)) in warnings[0].getMessage()
+
+
 async def test_a_bootstrap_peer_that_comes_back_is_connected_to_all_again(autojump_clock):
     async with open_overlay() as overlay:
         for number in range(1, 6):
