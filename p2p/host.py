@@ -21,7 +21,7 @@ from p2p.events import HostEvent, PeerConnected, PeerDisconnected, PeerIdentifie
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 from p2p.peerstore import TTL_CONNECTED, PeerStore
-from p2p.scope import open_scope
+from p2p.scope import open_scope, reset_on_error
 from p2p.stream import Connection, Stream, StreamHandler, Transport
 from p2p.swarm import Swarm, SwarmConnection
 from p2p.transport import TcpTransport
@@ -189,11 +189,8 @@ class Host:
     async def _open_stream_on(self, connection: SwarmConnection, protocols: Sequence[str]) -> Stream:
         with trio.move_on_after(self._config.negotiation_timeout):
             stream = await connection.muxed.open_stream()
-            try:
+            with reset_on_error(stream):
                 stream.protocol = await multistream.select(stream, protocols)
-            except BaseException:
-                stream.reset()
-                raise
             return stream
         raise ConnectionLost(
             f"{connection.peer} did not answer within {self._config.negotiation_timeout:g} s"
@@ -215,12 +212,9 @@ class Host:
         with trio.move_on_after(self._config.identify_timeout):
             try:
                 stream = await self._open_stream_on(connection, [identify.PROTOCOL])
-                try:
+                with reset_on_error(stream):
                     info = await identify.receive_info(stream)
                     await stream.aclose()
-                except BaseException:
-                    stream.reset()
-                    raise
                 self._learn(connection.peer, info)
             except P2PError as exc:
                 logger.info("%s does not identify itself: %s", connection.peer, exc)
@@ -257,12 +251,9 @@ class Host:
             try:
                 connection = self._swarm.connections[peer]
                 stream = await self._open_stream_on(connection, [identify.PUSH_PROTOCOL])
-                try:
+                with reset_on_error(stream):
                     await identify.send_info(stream, self._own_info(connection))
                     await stream.aclose()
-                except BaseException:
-                    stream.reset()
-                    raise
             except (P2PError, KeyError) as exc:
                 logger.debug("cannot push our protocols to %s: %s", peer, exc)
 

@@ -13,6 +13,7 @@ import trio
 from p2p.errors import ConnectionLost, RemoteProtocolError
 from p2p.framing import receive_exactly
 from p2p.peer_id import PeerId
+from p2p.scope import reset_on_error
 from p2p.stream import Stream
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def ping(host: Host, peer: PeerId) -> float:
     block = host.rng.randbytes(SIZE)
     with trio.move_on_after(TIMEOUT):
         stream = await host.open_stream(peer, [PROTOCOL])
-        try:
+        with reset_on_error(stream):
             start = trio.current_time()
             await stream.send_all(block)
             answer = await receive_exactly(stream, SIZE)
@@ -71,7 +72,4 @@ async def ping(host: Host, peer: PeerId) -> float:
                 raise RemoteProtocolError(f"{peer} answered a ping with other bytes")
             await stream.aclose()
             return elapsed
-        except BaseException:
-            stream.reset()
-            raise
     raise ConnectionLost(f"{peer} did not answer a ping within {TIMEOUT:g} s")

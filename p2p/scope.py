@@ -5,8 +5,8 @@ trio wraps every failure in an ExceptionGroup; a caller of `open_host` should se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 import trio
@@ -54,3 +54,20 @@ async def close_forcefully(resource: Closable) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await resource.aclose()
+
+
+class Resettable(Protocol):
+    """Whatever has a `reset`."""
+
+    def reset(self, code: int = 0) -> None:
+        """Ends it at once."""
+
+
+@contextmanager
+def reset_on_error(stream: Resettable) -> Iterator[None]:
+    """Resets `stream` when the body fails or is cancelled: the peer must not take a part for the whole."""
+    try:
+        yield
+    except BaseException:
+        stream.reset()
+        raise

@@ -36,7 +36,7 @@ from p2p.kad.table import RoutingTable
 from p2p.kad.wire import MAX_MESSAGE, FindNode, K, PeerEntry, decode, encode
 from p2p.peer_id import PeerId
 from p2p.peerstore import TTL_HEARD
-from p2p.scope import open_scope
+from p2p.scope import open_scope, reset_on_error
 from p2p.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class Kad:
 
     async def _exchange(self, peer: PeerId, key: bytes) -> tuple[PeerEntry, ...]:
         stream = await self._host.open_stream(peer, [self.protocol])
-        try:
+        with reset_on_error(stream):
             await stream.send_all(encode_delimited(encode(FindNode(key=key))))
             data = await DelimitedReader(stream, MAX_MESSAGE).receive()
             if data is None:
@@ -178,9 +178,6 @@ class Kad:
             if not isinstance(reply, FindNode):
                 raise RemoteProtocolError(f"{peer} answers FIND_NODE with {type(reply).__name__}")
             await stream.aclose()
-        except BaseException:
-            stream.reset()
-            raise
         return reply.closer
 
     # What we know of others
