@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 from rich.console import Console
@@ -18,7 +18,8 @@ from federated.demo.progress import ProgressView, result_table
 from federated.demo.report import make_folder, write_report
 from federated.demo.run import DemoSettings, default_trainer, run_demo
 from federated.errors import FederatedError
-from federated.manifest import MAX_MEMBERS, MAX_ROUNDS
+from federated.manifest import MAX_MEMBERS, MAX_ROUNDS, MAX_SEED
+from p2p.arguments import Parser, number
 from p2p.data_dir import open_data_dir
 from p2p.errors import InvalidInput
 from p2p.peer_id import PeerId
@@ -34,45 +35,21 @@ examples:
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InvalidInput(f"{message} (see {self.prog} --help)")
-
-
-def _bounded(low: int, high: int) -> Any:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
-        return value
-
-    return parse
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    parser = _Parser(
-        prog="atcp",
-        description="Train together without a server.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="atcp", description="Train together without a server.", epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="several peers on this machine train a model", allow_abbrev=False)
-    demo.add_argument("--peers", type=_bounded(1, MAX_MEMBERS), default=6, help="processes (default 6)")
-    demo.add_argument("--rounds", type=_bounded(1, MAX_ROUNDS), default=15, help="rounds (default 15)")
-    demo.add_argument("--seed", type=_bounded(0, 2**53 - 1), default=7, help="of data and model (default 7)")
+    demo = commands.add_parser("demo", help="several peers on this machine train a model")
+    demo.add_argument("--peers", type=number(int, 1, MAX_MEMBERS), default=6, help="processes (default 6)")
+    demo.add_argument("--rounds", type=number(int, 1, MAX_ROUNDS), default=15, help="rounds (default 15)")
+    demo.add_argument(
+        "--seed", type=number(int, 0, MAX_SEED), default=7, help="of data and model (7)"
+    )
     demo.add_argument("--trainer", choices=["numpy", "torch"], help="default: torch where it is installed")
     demo.add_argument("--kill", action="store_true", help="kill -9 a random peer in every third round")
     demo.add_argument("--report", type=Path, default=Path("atcp-demo"), help="parent of the report folder")
     demo.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
-    identity = commands.add_parser(
-        "identity", help="print a folder's peer id, made when new", allow_abbrev=False
-    )
+    identity = commands.add_parser("identity", help="print a folder's peer id, made when new")
     identity.add_argument("--data-dir", type=Path, required=True)
     identity.add_argument("--json", action="store_true", help="as a JSON object")
     return parser

@@ -14,12 +14,13 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 from multiaddr import Multiaddr
 
 from p2p.address import parse_address, split_peer, with_peer
+from p2p.arguments import Parser
 from p2p.blobs import BlobStore, open_blobs
 from p2p.data_dir import open_data_dir
 from p2p.discovery import open_discovery
@@ -51,20 +52,9 @@ Events go to stdout, one a line (JSON with --json); logs go to stderr. Ctrl-C en
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InvalidInput(f"{message} (see --help)")
-
-
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, with addresses parsed. Raises `InvalidInput`."""
-    parser = _Parser(
-        prog="python -m p2p.peer",
-        description="Run one peer of the overlay.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m p2p.peer", description="Run one peer of the overlay.", epilog=EXAMPLES)
     add = parser.add_argument
     add(
         "--listen",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
-from typing import NoReturn
 
 from federated.manifest import MAX_MEMBERS, MAX_ROUNDS, MAX_SEED
+from p2p.arguments import Parser, number
+from p2p.errors import InvalidInput
 from sim.gossip import GossipSettings, run_gossip
 from sim.network import LinkModel, Partition
 from sim.report import Result, Step, write_json, write_step, write_table
@@ -38,30 +40,6 @@ SCENARIOS = {
 }
 
 
-class _UsageError(Exception):
-    """An argument is unusable; the message is the line to print."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{message} (see {self.prog} --help)")
-
-
-def number(convert: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
-    """An argument type: a number from `low` to `high`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = convert(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-        return value
-
-    return parse
-
-
 def _span(text: str) -> tuple[float, float]:
     """START:SECONDS as (start, end)."""
     start, _, length = text.partition(":")
@@ -74,20 +52,19 @@ def _span(text: str) -> tuple[float, float]:
     return begins, begins + lasts
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m sim",
         description="Run the machines of ATCP under a virtual clock.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="name the scenarios", allow_abbrev=False)
-    run = commands.add_parser("run", help="run one scenario", allow_abbrev=False)
+    names = commands.add_parser("list", help="name the scenarios")
+    names.add_argument("--json", action="store_true", help="one JSON object a line")
+    run = commands.add_parser("run", help="run one scenario")
     scenarios = run.add_subparsers(dest="scenario", required=True, metavar="SCENARIO")
-    _add_gossip(scenarios.add_parser("gossip", help=SCENARIOS["gossip"], allow_abbrev=False))
-    _add_rounds(scenarios.add_parser("rounds", help=SCENARIOS["rounds"], allow_abbrev=False))
+    _add_gossip(scenarios.add_parser("gossip", help=SCENARIOS["gossip"]))
+    _add_rounds(scenarios.add_parser("rounds", help=SCENARIOS["rounds"]))
     return parser
 
 
@@ -172,12 +149,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parser().parse_args(words)
-    except _UsageError as exc:
+    except InvalidInput as exc:
         print(f"sim: {exc}", file=sys.stderr)
         return 2
     if arguments.command == "list":
         for name, description in SCENARIOS.items():
-            print(f"{name:<8} {description}")
+            scenario = {"event": "scenario", "name": name, "description": description}
+            print(json.dumps(scenario) if arguments.json else f"{name:<8} {description}")
         return 0
     gc.freeze()  # what the modules made stays; the collector walks only what the run makes
     started = time.perf_counter()
