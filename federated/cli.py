@@ -42,9 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="several peers on this machine train a model")
     demo.add_argument("--peers", type=number(int, 1, MAX_MEMBERS), default=6, help="processes (default 6)")
     demo.add_argument("--rounds", type=number(int, 1, MAX_ROUNDS), default=15, help="rounds (default 15)")
-    demo.add_argument(
-        "--seed", type=number(int, 0, MAX_SEED), default=7, help="of data and model (7)"
-    )
+    demo.add_argument("--seed", type=number(int, 0, MAX_SEED), default=7, help="of data and model (7)")
     demo.add_argument("--trainer", choices=["numpy", "torch"], help="default: torch where it is installed")
     demo.add_argument("--kill", action="store_true", help="kill -9 a random peer in every third round")
     demo.add_argument("--report", type=Path, default=Path("atcp-demo"), help="parent of the report folder")

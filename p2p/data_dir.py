@@ -58,16 +58,20 @@ def load_identity(path: Path) -> KeyPair:
 
 
 def _create_identity(path: Path) -> KeyPair:
-    """A fresh identity, durable under its final name before it is used."""
     pair = KeyPair.generate()
-    temporary = path.with_suffix(".new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pair.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        save_identity(path, pair)
     except OSError as exc:
         raise InvalidInput(f"cannot write the identity {path}: {exc.strerror}") from exc
     return pair
+
+
+def save_identity(path: Path, pair: KeyPair) -> None:
+    """Writes `pair` to the file `path`, which is there whole or not at all. Raises `OSError`."""
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pair.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

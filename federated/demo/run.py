@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import random
@@ -17,7 +18,8 @@ from federated.demo.ledger import Kill, Ledger
 from federated.demo.process import PeerProcess
 from federated.demo.task import centralised_accuracy, demo_manifest
 from federated.errors import FederatedError
-from p2p.data_dir import open_data_dir
+from p2p.data_dir import IDENTITY, save_identity
+from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 from p2p.scope import open_scope
 
@@ -155,15 +157,24 @@ class Demo:
 def _prepare(settings: DemoSettings, folder: Path, logs: Path) -> dict[str, PeerProcess]:
     """The peers by id, each with an identity in a folder, and the manifest that names them all."""
     manifest_path = folder / "task.json"
-    names = [f"peer-{number}" for number in range(settings.peers)]
-    processes = [PeerProcess(folder / name, manifest_path, logs / f"{name}.log") for name in names]
-    ids: list[PeerId] = []
-    for process in processes:
-        with open_data_dir(process.folder) as key:
-            ids.append(PeerId.from_public_key(key.public))
-    manifest = demo_manifest(ids, settings.rounds, settings.seed, settings.trainer)
+    processes: dict[PeerId, PeerProcess] = {}
+    for name in [f"peer-{number}" for number in range(settings.peers)]:
+        (folder / name).mkdir()
+        peer = _make_identity(folder / name, f"{settings.seed} {name}")
+        processes[peer] = PeerProcess(folder / name, manifest_path, logs / f"{name}.log")
+    manifest = demo_manifest(list(processes), settings.rounds, settings.seed, settings.trainer)
     manifest_path.write_bytes(manifest.canonical())
-    return dict(zip(map(str, ids), processes, strict=True))
+    return {str(peer): process for peer, process in processes.items()}
+
+
+def _make_identity(folder: Path, seed: str) -> PeerId:
+    """Gives the peer of `folder` the identity of `seed`: the same seed repeats the whole demo.
+
+    Anybody could make the same keys; the peers of a demo only talk to one another, on loopback.
+    """
+    pair = KeyPair.from_seed(hashlib.sha256(f"atcp demo {seed}".encode()).digest())
+    save_identity(folder / IDENTITY, pair)
+    return PeerId.from_public_key(pair.public)
 
 
 async def run_demo(settings: DemoSettings, logs: Path, tell: Listener) -> dict[str, Any]:

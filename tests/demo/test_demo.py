@@ -14,7 +14,8 @@ import trio
 
 from federated.cli import main
 from federated.demo.process import PeerProcess
-from federated.demo.run import DemoError, DemoSettings, run_demo
+from federated.demo.run import Demo, DemoError, DemoSettings, run_demo
+from federated.manifest import load_manifest
 from tests.processes import run_process
 
 pytest.importorskip("sklearn", reason="the demo's data comes from scikit-learn")
@@ -94,6 +95,18 @@ def test_people_see_rounds_and_a_table(tmp_path):
     assert "3 peers trained together for 2 rounds" in done.stdout
     assert "all models agree" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_seed_decides_who_takes_part(tmp_path):
+    demos = []
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        (tmp_path / name).mkdir()
+        settings = DemoSettings(peers=3, seed=seed, trainer="numpy")
+        demos.append(Demo(settings, tmp_path / name, tmp_path, lambda event: None))
+    assert demos[0].peer_ids == demos[1].peer_ids
+    assert not set(demos[0].peer_ids) & set(demos[2].peer_ids)
+    manifests = [load_manifest(tmp_path / name / "task.json") for name in ("one", "again")]
+    assert manifests[0].task_id == manifests[1].task_id
 
 
 async def test_a_peer_that_cannot_start_is_named(tmp_path, monkeypatch):
