@@ -92,6 +92,20 @@ class Host:
         connection = await self._swarm.connect(peer, self.peerstore.addresses(peer))
         return await self._open_stream_on(connection, protocols)
 
+    async def ping(self, peer: PeerId) -> float:
+        """Seconds of one round trip to `peer`, after connecting where necessary.
+
+        Raises `DialFailed`, `NegotiationFailed`, `RemoteProtocolError` for a wrong answer, and
+        `ConnectionLost`, also when none came within 10 s.
+        """
+        with trio.move_on_after(ping.TIMEOUT):
+            stream = await self.open_stream(peer, [ping.PROTOCOL])
+            with reset_on_error(stream):
+                elapsed = await ping.measure(stream, self.rng.randbytes(ping.SIZE))
+                await stream.aclose()
+            return elapsed
+        raise ConnectionLost(f"{peer} did not answer a ping within {ping.TIMEOUT:g} s")
+
     # Connections
 
     def addresses(self) -> list[Multiaddr]:

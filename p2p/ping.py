@@ -6,18 +6,13 @@ Source: libp2p/specs ping/ping.md.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import trio
 
-from p2p.errors import ConnectionLost, RemoteProtocolError
+from p2p.errors import RemoteProtocolError
 from p2p.framing import receive_exactly
 from p2p.peer_id import PeerId
-from p2p.scope import reset_on_error
 from p2p.stream import Stream
-
-if TYPE_CHECKING:
-    from p2p.host import Host
 
 PROTOCOL = "/ipfs/ping/1.0.0"
 SIZE = 32  # bytes
@@ -54,22 +49,13 @@ class PingService:
                 del self._streams[stream.peer]
 
 
-async def ping(host: Host, peer: PeerId) -> float:
-    """Seconds of one round trip to `peer`, after connecting where necessary.
+async def measure(stream: Stream, block: bytes) -> float:
+    """Seconds until `block`, of 32 bytes, is back; the caller sets the deadline.
 
-    Raises `DialFailed`, `NegotiationFailed`, `ConnectionLost` (also when no answer came within
-    10 s) and `RemoteProtocolError` for a wrong answer.
+    Raises `ConnectionLost`, and `RemoteProtocolError` for a wrong answer.
     """
-    block = host.rng.randbytes(SIZE)
-    with trio.move_on_after(TIMEOUT):
-        stream = await host.open_stream(peer, [PROTOCOL])
-        with reset_on_error(stream):
-            start = trio.current_time()
-            await stream.send_all(block)
-            answer = await receive_exactly(stream, SIZE)
-            elapsed = trio.current_time() - start
-            if answer != block:
-                raise RemoteProtocolError(f"{peer} answered a ping with other bytes")
-            await stream.aclose()
-            return elapsed
-    raise ConnectionLost(f"{peer} did not answer a ping within {TIMEOUT:g} s")
+    start = trio.current_time()
+    await stream.send_all(block)
+    if await receive_exactly(stream, SIZE) != block:
+        raise RemoteProtocolError(f"{stream.peer} answered a ping with other bytes")
+    return trio.current_time() - start

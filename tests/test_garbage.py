@@ -14,7 +14,7 @@ from p2p.errors import DialFailed, P2PError
 from p2p.host import open_host
 from p2p.multistream import select
 from p2p.peer_id import PeerId
-from p2p.ping import PROTOCOL, ping
+from p2p.ping import PROTOCOL
 from p2p.transport import MemoryNetwork, MemoryTransport, TcpTransport
 from p2p.transport.memory import memory_stream_pair
 from p2p.upgrade import NOISE, YAMUX, upgrade_inbound, upgrade_outbound
@@ -90,7 +90,7 @@ async def test_a_conversation_cut_after_every_byte_costs_only_itself(autojump_cl
                 await stream.aclose()
         async with open_memory_host(network, 3) as guest:
             await connect(guest, host)
-            await ping(guest, host.peer_id)
+            await guest.ping(host.peer_id)
 
 
 async def test_an_answer_cut_after_every_byte_is_a_typed_error_for_the_dialer(autojump_clock):
@@ -177,7 +177,7 @@ async def test_random_bytes_on_every_protocol_cost_only_their_stream(autojump_cl
                     except P2PError:
                         pass
                 stream.reset()
-        await ping(guest, host.peer_id)
+        await guest.ping(host.peer_id)
         assert host.is_connected(guest.peer_id)
 
 
@@ -199,7 +199,7 @@ async def test_no_socket_is_left_after_garbage_over_tcp():
             await raw.aclose()
         async with open_host(key=GUEST) as guest:
             await guest.connect(host.peer_id, host.addresses())
-            await ping(guest, host.peer_id)
+            await guest.ping(host.peer_id)
         while process.num_fds() > before:
             with host.events() as events:
                 await events.receive()

@@ -16,7 +16,7 @@ from p2p.framing import receive_exactly
 from p2p.host import EVENT_BUFFER
 from p2p.peer_id import PeerId
 from p2p.persistence import open_peerstore_file
-from p2p.ping import MAX_INBOUND, PROTOCOL, ping
+from p2p.ping import MAX_INBOUND, PROTOCOL
 from p2p.transport import MemoryNetwork
 from tests.support import connect, key_number, open_memory_host, open_memory_hosts
 
@@ -167,8 +167,8 @@ async def test_everything_ends_with_the_body(autojump_clock):
 async def test_ping_measures_a_round_trip(autojump_clock):
     async with open_memory_hosts(2) as [one, other]:
         await connect(one, other)
-        assert await ping(one, other.peer_id) >= 0
-        assert await ping(other, one.peer_id) >= 0
+        assert await one.ping(other.peer_id) >= 0
+        assert await other.ping(one.peer_id) >= 0
 
 
 async def test_ping_echoes_every_block_of_a_stream_until_it_is_closed(autojump_clock):
@@ -216,7 +216,7 @@ async def test_a_wrong_and_a_missing_answer_to_a_ping_are_errors(autojump_clock)
             other.unhandle(PROTOCOL)
             other.handle(PROTOCOL, handler)
             with pytest.raises(error):
-                await ping(one, other.peer_id)
+                await one.ping(other.peer_id)
 
 
 async def test_the_peerstore_file_brings_back_known_peers(autojump_clock, tmp_path):

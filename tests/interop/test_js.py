@@ -10,7 +10,6 @@ import trio
 from p2p.address import parse_address, split_peer
 from p2p.gossipsub import open_gossipsub
 from p2p.host import open_host
-from p2p.ping import ping
 from tests.processes import run_peer, run_process
 
 TOPIC = "interop"
@@ -69,7 +68,7 @@ async def test_we_dial_identify_and_ping_a_js_node(js_node):
             assert identified["peer"] == str(host.peer_id)
 
             for _ in range(3):
-                assert 0 < await ping(host, js_id) < 5
+                assert 0 < await host.ping(js_id) < 5
 
             with pubsub.subscribe(TOPIC) as subscription, trio.fail_after(30):
                 await pubsub.wait_for_peers(TOPIC, 1)
