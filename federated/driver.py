@@ -27,14 +27,11 @@ import trio
 
 from federated.compute import Compute, ThreadCompute
 from federated.errors import CodecError, StorageError
-from federated.gate import Gate
 from federated.manifest import TaskManifest
-from federated.messages import LIFETIME, Body, Message
 from federated.plugin import PeerContext
 from federated.registry import Registry
 from federated.reports import Report, phase_report, round_report, task_report
-from federated.round import RoundMachine
-from federated.round_events import (
+from federated.rounds.events import (
     Action,
     Adopt,
     Aggregate,
@@ -57,8 +54,11 @@ from federated.round_events import (
     Validate,
     WriteJournal,
 )
+from federated.rounds.gate import Gate
+from federated.rounds.machine import RoundMachine
+from federated.rounds.messages import LIFETIME, Body, Message
+from federated.rounds.wire import decode, encode
 from federated.state import Restored, TaskState
-from federated.wire import decode, encode
 from federated.work import RoundWork, Work
 from federated.workbench import Workbench, prepare
 from p2p.blobs import Blobs

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from federated.manifest import TaskManifest
-from federated.round_events import PhaseFinished, RoundFinished
+from federated.rounds.events import PhaseFinished, RoundFinished
 
 Report = dict[str, Any]
 

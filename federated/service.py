@@ -15,12 +15,12 @@ from pathlib import Path
 
 import trio
 
-from federated.committee import Committee
 from federated.driver import open_task
 from federated.errors import DataError, ManifestError, PluginError
 from federated.manifest import load_manifest
 from federated.registry import Registry
 from federated.reports import Report, task_report
+from federated.rounds.committee import Committee
 from p2p.blobs import Blobs
 from p2p.errors import InvalidInput
 from p2p.gossipsub import Pubsub

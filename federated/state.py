@@ -12,8 +12,8 @@ from pathlib import Path
 
 from federated.errors import StorageError
 from federated.journal import CheckpointStore, Journal, SavedState
-from federated.messages import Body, Certificate, MessageError
-from federated.wire import decode_entry, encode_entry
+from federated.rounds.messages import Body, Certificate, MessageError
+from federated.rounds.wire import decode_entry, encode_entry
 from federated.workbench import digest
 
 

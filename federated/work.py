@@ -16,10 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from federated.errors import CodecError, FederatedError, TrainingStopped
-from federated.messages import Model
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate
-from federated.round_events import (
+from federated.rounds.events import (
     Adopt,
     AdoptFailed,
     Aggregate,
@@ -37,6 +36,7 @@ from federated.round_events import (
     Validate,
     Validated,
 )
+from federated.rounds.messages import Model
 from federated.workbench import Refusals, Workbench, digest
 from p2p.blobs.transfer import BlobUnavailable
 

@@ -19,7 +19,7 @@ from federated.manifest import TaskManifest
 from federated.parameters import Parameters, Schema, difference, non_finite, schema_difference
 from federated.plugin import Dataset, ModelUpdate, PeerContext, TrainContext
 from federated.registry import TaskPlugins
-from federated.round_events import Input
+from federated.rounds.events import Input
 from p2p.peer_id import PeerId
 
 SCREENED = "norm"  # the rule by which `Validator.screen` refuses

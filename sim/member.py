@@ -13,12 +13,10 @@ from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
-from federated import wire
-from federated.committee import Verify
 from federated.manifest import TaskManifest
-from federated.messages import LIFETIME, Body, Certificate, Message, Model
-from federated.round import RoundMachine
-from federated.round_events import (
+from federated.rounds import wire
+from federated.rounds.committee import Verify
+from federated.rounds.events import (
     Action,
     Adopt,
     AdoptFailed,
@@ -46,6 +44,8 @@ from federated.round_events import (
     Validated,
     WriteJournal,
 )
+from federated.rounds.machine import RoundMachine
+from federated.rounds.messages import LIFETIME, Body, Certificate, Message, Model
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 from sim.actor import Actor

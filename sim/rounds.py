@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from federated.committee import Verify, verify_signature
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
-from federated.round_events import DigestMismatch, Misbehaved, RoundFinished
+from federated.rounds.committee import Verify, verify_signature
+from federated.rounds.events import DigestMismatch, Misbehaved, RoundFinished
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 from sim.heap import EventHeap

@@ -13,9 +13,9 @@ import trio
 from federated.compute import Compute, InlineCompute, ShouldStop
 from federated.driver import Task, open_task
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
-from federated.messages import Block, Certificate, Model, inputs_hash
 from federated.registry import Registry
 from federated.reports import Report
+from federated.rounds.messages import Block, Certificate, Model, inputs_hash
 from p2p.blobs import Blobs, BlobStore, open_blobs
 from p2p.gossipsub import Pubsub, open_gossipsub
 from p2p.host import Host

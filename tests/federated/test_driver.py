@@ -11,14 +11,14 @@ import trio.testing
 from trio.testing import MockClock
 
 from federated.driver import topic_of
-from federated.messages import (
+from federated.parameters import Parameters
+from federated.rounds.messages import (
     Body,
     Choice,
     Reveal,
     Vote,
 )
-from federated.parameters import Parameters
-from federated.wire import decode
+from federated.rounds.wire import decode
 from p2p.peer_id import PeerId
 from tests.federated import tiny
 from tests.federated.lab import (

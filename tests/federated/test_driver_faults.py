@@ -14,7 +14,7 @@ from federated.driver import STORAGE_RETRY, open_task
 from federated.errors import DataError, PluginError, StorageError
 from federated.journal import Journal
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
-from federated.messages import (
+from federated.rounds.messages import (
     Model,
 )
 from federated.state import TaskState

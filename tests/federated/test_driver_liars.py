@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from federated import codec
 from federated.driver import topic_of
-from federated.messages import (
+from federated.rounds.messages import (
     LIFETIME,
     Commit,
     Hello,
@@ -20,7 +20,7 @@ from federated.messages import (
     Reveal,
     commitment,
 )
-from federated.wire import decode, encode
+from federated.rounds.wire import decode, encode
 from p2p.blobs import PROTOCOL as BLOBS
 from p2p.blobs import blob_root
 from p2p.stream import Stream

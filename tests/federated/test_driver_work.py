@@ -6,10 +6,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from federated import codec, driver
-from federated.messages import (
-    Model,
-)
-from federated.round_events import (
+from federated.rounds.events import (
     Action,
     Adopt,
     AdoptFailed,
@@ -21,6 +18,9 @@ from federated.round_events import (
     Started,
     StopTraining,
     Train,
+)
+from federated.rounds.messages import (
+    Model,
 )
 from federated.work import RoundWork, Work
 from federated.workbench import digest

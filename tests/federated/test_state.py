@@ -6,9 +6,9 @@ import pytest
 
 from federated.errors import StorageError
 from federated.journal import CheckpointStore, Journal, SavedState
-from federated.messages import Block, Certificate, Hello, Model, Reveal, inputs_hash
+from federated.rounds.messages import Block, Certificate, Hello, Model, Reveal, inputs_hash
+from federated.rounds.wire import encode_entry
 from federated.state import Restored, TaskState
-from federated.wire import encode_entry
 from federated.workbench import digest
 
 TASK = bytes(range(32))

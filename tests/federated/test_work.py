@@ -9,10 +9,9 @@ import pytest
 from federated import codec
 from federated.compute import InlineCompute
 from federated.manifest import PluginRef
-from federated.messages import Model
 from federated.parameters import Parameters
 from federated.plugin import PeerContext
-from federated.round_events import (
+from federated.rounds.events import (
     Adopt,
     AdoptFailed,
     Aggregate,
@@ -25,6 +24,7 @@ from federated.round_events import (
     Validate,
     Validated,
 )
+from federated.rounds.messages import Model
 from federated.work import RoundWork
 from federated.workbench import digest, prepare
 from p2p.blobs import Blobs, BlobUnavailable, blob_root

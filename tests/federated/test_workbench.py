@@ -13,7 +13,7 @@ from federated.errors import AggregationError, CodecError, DataError, PluginErro
 from federated.manifest import PluginRef
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate, PeerContext, TrainContext, TrainResult
-from federated.round_events import Input
+from federated.rounds.events import Input
 from federated.workbench import Refusals, Workbench, digest, prepare
 from tests.federated import tiny
 from tests.federated.lab import peer_number, tiny_manifest

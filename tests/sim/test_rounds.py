@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from federated.messages import Model
-from federated.round import RoundMachine
-from federated.round_events import Action, Aggregated, Event, Misbehaved, RoundFinished
+from federated.rounds.events import Action, Aggregated, Event, Misbehaved, RoundFinished
+from federated.rounds.machine import RoundMachine
+from federated.rounds.messages import Model
 from sim.network import LinkModel, Partition
 from sim.report import Figure, Result
 from sim.rounds import RoundsSettings, run_rounds

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federated.messages import (
+from federated.rounds.messages import (
     MAX_VIEW,
     NO_BLOCK,
     Block,
@@ -31,7 +31,7 @@ from federated.messages import (
     inputs_hash,
     vote_bytes,
 )
-from federated.wire import MAX_MESSAGE, MAX_SEQ, MAX_TIME, decode, decode_entry, encode, encode_entry
+from federated.rounds.wire import MAX_MESSAGE, MAX_SEQ, MAX_TIME, decode, decode_entry, encode, encode_entry
 from p2p.errors import LocalProtocolError
 from tests.federated.samples import peer
 

@@ -6,7 +6,7 @@
     FETCH ────→ updates of those
     VALIDATE ─→ verdicts on those
     AGGREGATE → the model of the valid ones      or a skipped round, when they are too few
-    VOTE ─────→ decided                          see `federated.voting`
+    VOTE ─────→ decided                          see `federated.rounds.voting`
 
 From COMMIT to VALIDATE a phase ends when the policy's share of the live members have answered and
 there is enough for a round that counts, or at its deadline; a member that is lost is not waited for,
@@ -20,21 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from federated.collection import Collection, Status
-from federated.messages import (
-    HASH_SIZE,
-    MAX_EXAMPLES,
-    Block,
-    Body,
-    Certificate,
-    Commit,
-    Hello,
-    Model,
-    Reveal,
-    commitment,
-)
-from federated.roster import ROUNDING, Seat
-from federated.round_events import (
+from federated.rounds.collection import Collection, Status
+from federated.rounds.events import (
     Action,
     Aggregated,
     AggregateFailed,
@@ -54,7 +41,20 @@ from federated.round_events import (
     WorkEvent,
     WriteJournal,
 )
-from federated.voting import Voting
+from federated.rounds.messages import (
+    HASH_SIZE,
+    MAX_EXAMPLES,
+    Block,
+    Body,
+    Certificate,
+    Commit,
+    Hello,
+    Model,
+    Reveal,
+    commitment,
+)
+from federated.rounds.roster import ROUNDING, Seat
+from federated.rounds.voting import Voting
 from p2p.peer_id import PeerId
 
 ORDER = (

@@ -9,8 +9,8 @@
                                                 └ after the last round ──→ FINISHED
 
 SYNC waits until a quorum of the members was heard, then for the others until a deadline: fast members
-do not begin before slow ones listen. The phases are in `federated.phases`, the votes in
-`federated.agreement`; what goes in and comes out is in `federated.round_events`.
+do not begin before slow ones listen. The phases are in `federated.rounds.phases`, the votes in
+`federated.rounds.agreement`; what goes in and comes out is in `federated.rounds.events`.
 
 How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `next_deadline()`, return
 actions; carry them out in order. The first event is `Started`. `now` is a monotonic clock in seconds;
@@ -25,12 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from federated.committee import Committee, Verify, verify_signature
 from federated.manifest import TaskManifest
-from federated.messages import NO_BLOCK, Body, Certificate, Hello, Model
-from federated.phases import RoundInProgress
-from federated.roster import Roster, Seat
-from federated.round_events import (
+from federated.rounds.committee import Committee, Verify, verify_signature
+from federated.rounds.events import (
     Action,
     Adopt,
     AdoptFailed,
@@ -48,6 +45,9 @@ from federated.round_events import (
     Started,
     TaskFinished,
 )
+from federated.rounds.messages import NO_BLOCK, Body, Certificate, Hello, Model
+from federated.rounds.phases import RoundInProgress
+from federated.rounds.roster import Roster, Seat
 from p2p.errors import InvalidInput, LocalProtocolError
 from p2p.peer_id import PeerId
 

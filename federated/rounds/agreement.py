@@ -30,10 +30,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from federated.ballots import Ballots
-from federated.committee import Committee
-from federated.messages import NO_BLOCK, Block, Body, Certificate, Choice, Proof, Propose, Vote, vote_bytes
-from federated.round_events import Publish, WriteJournal
+from federated.rounds.ballots import Ballots
+from federated.rounds.committee import Committee
+from federated.rounds.events import Publish, WriteJournal
+from federated.rounds.messages import (
+    NO_BLOCK,
+    Block,
+    Body,
+    Certificate,
+    Choice,
+    Proof,
+    Propose,
+    Vote,
+    vote_bytes,
+)
 
 MAX_DOUBLINGS = 6  # of the deadline, one for each rotation of the leaders
 

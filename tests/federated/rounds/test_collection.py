@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from federated.assembly import MAX_AGGREGATES, Assembly
-from federated.collection import MAX_FETCHES, Collection, Status
-from federated.messages import Commit, Model, Reveal, commitment
-from federated.round_events import Aggregate, Aggregated, AggregateFailed, Fetch, Input, Inputs, Screened
-from tests.federated.table import BASE, TASK, committee
+from federated.rounds.assembly import MAX_AGGREGATES, Assembly
+from federated.rounds.collection import MAX_FETCHES, Collection, Status
+from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Fetch, Input, Inputs, Screened
+from federated.rounds.messages import Commit, Model, Reveal, commitment
+from tests.federated.rounds.table import BASE, TASK, committee
 
 LIMIT = 1000
 COMMITTEE = committee(4)

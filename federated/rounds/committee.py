@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
-from federated.messages import Certificate, Choice, Proof, Vote, vote_bytes
+from federated.rounds.messages import Certificate, Choice, Proof, Vote, vote_bytes
 from p2p.errors import InvalidInput
 from p2p.peer_id import PeerId
 

@@ -8,12 +8,19 @@ from random import Random
 
 import pytest
 
-from federated.agreement import Agreement, AgreementAction, CheckProposal, Decided, Offence, ProposalWanted
-from federated.ballots import AHEAD, HELP
-from federated.committee import Committee
-from federated.messages import NO_BLOCK, Body, Choice, Proof, Propose, Vote
-from federated.round_events import Publish, WriteJournal
-from tests.federated.table import (
+from federated.rounds.agreement import (
+    Agreement,
+    AgreementAction,
+    CheckProposal,
+    Decided,
+    Offence,
+    ProposalWanted,
+)
+from federated.rounds.ballots import AHEAD, HELP
+from federated.rounds.committee import Committee
+from federated.rounds.events import Publish, WriteJournal
+from federated.rounds.messages import NO_BLOCK, Body, Choice, Proof, Propose, Vote
+from tests.federated.rounds.table import (
     BASE,
     PERIOD,
     ROUND,

@@ -2,8 +2,8 @@
 
 Who sent a message stands outside of it: the signed origin of the gossip message. Votes carry a
 signature of their own, so that a quorum of them convinces anybody, whoever passes it on. How they
-travel: `federated.wire`. What is done with them: `federated.round` (Hello, Commit, Reveal) and
-`federated.agreement` (the rest).
+travel: `federated.rounds.wire`. What is done with them: `federated.rounds.machine` (Hello, Commit,
+Reveal) and `federated.rounds.agreement` (the rest).
 """
 
 from __future__ import annotations

@@ -9,11 +9,28 @@ from functools import partial
 from hashlib import sha256
 from random import Random
 
-from federated.agreement import Agreement, AgreementAction, CheckProposal, Decided, Offence, ProposalWanted
-from federated.committee import Committee
-from federated.messages import Block, Body, Certificate, Choice, Model, Propose, Vote, inputs_hash, vote_bytes
-from federated.round_events import Publish, WriteJournal
-from tests.federated.network import sign, verify
+from federated.rounds.agreement import (
+    Agreement,
+    AgreementAction,
+    CheckProposal,
+    Decided,
+    Offence,
+    ProposalWanted,
+)
+from federated.rounds.committee import Committee
+from federated.rounds.events import Publish, WriteJournal
+from federated.rounds.messages import (
+    Block,
+    Body,
+    Certificate,
+    Choice,
+    Model,
+    Propose,
+    Vote,
+    inputs_hash,
+    vote_bytes,
+)
+from tests.federated.rounds.network import sign, verify
 from tests.federated.samples import peer
 
 TASK = sha256(b"task").digest()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from federated.committee import Committee
-from federated.messages import Body, Certificate, Choice, Proof, Propose, Vote
+from federated.rounds.committee import Committee
+from federated.rounds.messages import Body, Certificate, Choice, Proof, Propose, Vote
 
 AHEAD = 16  # views before ours for which votes are kept; members further ahead send proofs
 HELP = 8  # proofs in one answer to members in earlier views; 3 KiB each with 64 members

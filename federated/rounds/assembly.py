@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from federated.committee import Committee
-from federated.messages import Block, Model, inputs_hash
-from federated.round_events import Aggregate, Aggregated, AggregateFailed, Inputs, Screened
+from federated.rounds.committee import Committee
+from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Inputs, Screened
+from federated.rounds.messages import Block, Model, inputs_hash
 
 MAX_AGGREGATES = 16  # sets of updates aggregated in a round; after that we only trust a quorum
 

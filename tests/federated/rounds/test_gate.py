@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federated import gate as gate_module
-from federated.gate import Gate
-from federated.messages import CLOCK_SKEW, LIFETIME, Commit, Hello, Message
-from federated.wire import MAX_MESSAGE, encode
+from federated.rounds import gate as gate_module
+from federated.rounds.gate import Gate
+from federated.rounds.messages import CLOCK_SKEW, LIFETIME, Commit, Hello, Message
+from federated.rounds.wire import MAX_MESSAGE, encode
 from p2p.gossipsub import PubsubMessage, Verdict
 from p2p.peer_id import PeerId
 from tests.support import key_number

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from federated.agreement import Agreement, AgreementAction, CheckProposal, Decided, Offence, ProposalWanted
-from federated.assembly import Assembly, Draft
-from federated.collection import Collection, Status
-from federated.messages import Block, Body, Certificate, Model, Propose
-from federated.roster import Seat
-from federated.round_events import (
+from federated.rounds.agreement import (
+    Agreement,
+    AgreementAction,
+    CheckProposal,
+    Decided,
+    Offence,
+    ProposalWanted,
+)
+from federated.rounds.assembly import Assembly, Draft
+from federated.rounds.collection import Collection, Status
+from federated.rounds.events import (
     Action,
     Aggregated,
     AggregateFailed,
@@ -28,6 +33,8 @@ from federated.round_events import (
     Screened,
     WriteJournal,
 )
+from federated.rounds.messages import Block, Body, Certificate, Model, Propose
+from federated.rounds.roster import Seat
 
 MIN_VIEWS = 8  # views before a round is given up, also when a few members have led in fewer
 

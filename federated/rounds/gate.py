@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from federated.messages import Message, MessageError
-from federated.wire import decode
+from federated.rounds.messages import Message, MessageError
+from federated.rounds.wire import decode
 from p2p.gossipsub.events import PubsubMessage, Verdict
 from p2p.peer_id import PeerId
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from federated.committee import Committee
 from federated.manifest import RoundPolicy
+from federated.rounds.committee import Committee
 
 if TYPE_CHECKING:
     from random import Random

@@ -7,10 +7,10 @@ from hashlib import sha256
 
 import pytest
 
-from federated.committee import Committee, verify_signature
 from federated.manifest import RoundPolicy
-from federated.messages import Choice, Vote, vote_bytes
-from federated.roster import Roster, Seat
+from federated.rounds.committee import Committee, verify_signature
+from federated.rounds.messages import Choice, Vote, vote_bytes
+from federated.rounds.roster import Roster, Seat
 from p2p.errors import InvalidInput
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId

@@ -11,7 +11,7 @@ from rich.console import Console
 from federated.demo.progress import ProgressView, result_table
 from federated.demo.report import draw_accuracy, make_folder, write_report
 from federated.errors import FederatedError
-from tests.demo.test_ledger import event
+from tests.federated.demo.test_ledger import event
 
 RESULTS = {
     "accuracy": 0.96,

@@ -10,23 +10,8 @@ from typing import Any
 
 import pytest
 
-from federated.committee import Committee
-from federated.messages import (
-    Body,
-    Certificate,
-    Choice,
-    Commit,
-    Hello,
-    Propose,
-    Reveal,
-    Vote,
-    commitment,
-    inputs_hash,
-    vote_bytes,
-)
-from federated.phases import ORDER
-from federated.round import ANSWER_GAP, MAX_EARLY, RoundMachine
-from federated.round_events import (
+from federated.rounds.committee import Committee
+from federated.rounds.events import (
     Action,
     Adopt,
     AdoptFailed,
@@ -53,11 +38,26 @@ from federated.round_events import (
     TrainFailed,
     WriteJournal,
 )
-from federated.voting import MIN_VIEWS
+from federated.rounds.machine import ANSWER_GAP, MAX_EARLY, RoundMachine
+from federated.rounds.messages import (
+    Body,
+    Certificate,
+    Choice,
+    Commit,
+    Hello,
+    Propose,
+    Reveal,
+    Vote,
+    commitment,
+    inputs_hash,
+    vote_bytes,
+)
+from federated.rounds.phases import ORDER
+from federated.rounds.voting import MIN_VIEWS
 from p2p.errors import InvalidInput, LocalProtocolError
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
-from tests.federated.network import INITIAL, Network, Node, bodies, sign, updates, verify
+from tests.federated.rounds.network import INITIAL, Network, Node, bodies, sign, updates, verify
 from tests.federated.samples import manifest, peer
 
 TRAIN, PHASE = 4.0, 2.0  # seconds; the deadlines of the networks here

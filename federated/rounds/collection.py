@@ -16,9 +16,9 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from federated.committee import Committee
-from federated.messages import Commit, Reveal, commitment
-from federated.round_events import Fetch, Input, Inputs, Validate
+from federated.rounds.committee import Committee
+from federated.rounds.events import Fetch, Input, Inputs, Validate
+from federated.rounds.messages import Commit, Reveal, commitment
 
 MAX_FETCHES = 8  # attempts at one update in a round
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 
 from federated.manifest import MAX_MEMBERS, MAX_ROUNDS
-from federated.messages import (
+from federated.rounds.messages import (
     HASH_SIZE,
     MAX_COUNT,
     MAX_EXAMPLES,

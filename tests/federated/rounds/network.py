@@ -15,11 +15,9 @@ from hashlib import sha256, sha512
 from random import Random
 from typing import Any
 
-from federated import wire
 from federated.manifest import RoundPolicy, TaskManifest
-from federated.messages import Body, Certificate, Choice, Message, Model, Reveal, Vote
-from federated.round import RoundMachine
-from federated.round_events import (
+from federated.rounds import wire
+from federated.rounds.events import (
     Action,
     Adopt,
     AdoptFailed,
@@ -48,6 +46,8 @@ from federated.round_events import (
     Validated,
     WriteJournal,
 )
+from federated.rounds.machine import RoundMachine
+from federated.rounds.messages import Body, Certificate, Choice, Message, Model, Reveal, Vote
 from p2p.peer_id import PeerId
 from tests.federated.samples import manifest, members
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from federated.messages import Body, Certificate, Model
+from federated.rounds.messages import Body, Certificate, Model
 from p2p.peer_id import PeerId
 
 
 class Phase(Enum):
-    """Where a machine is in its round; drawn in `federated.round`."""
+    """Where a machine is in its round; drawn in `federated.rounds.machine`."""
 
     IDLE = "idle"
     SYNC = "sync"

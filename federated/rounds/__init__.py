@@ -1,0 +1,7 @@
+"""The rounds of a task as machines: who says what, what is agreed on, and when a phase is over.
+
+Read them in this order: `messages` and `wire` (what members say), `gate` (what is let in), `events`
+(what goes into the machine and comes out), `committee` and `roster` (who there is), `collection` and
+`assembly` (the updates of a round), `ballots` and `agreement` (the vote), `voting`, `phases` and
+`machine`, which puts all of it together.
+"""
