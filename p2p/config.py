@@ -21,7 +21,7 @@ class HostConfig(BaseModel):
     identify_timeout: PositiveFloat = 10.0
     """One identify exchange (go 5 s, js 10 s)."""
     max_half_open: PositiveInt = 64
-    """Inbound connections in their upgrade at once; further ones wait in the kernel's backlog."""
+    """Inbound connections in their upgrade at once; one more takes the place of the oldest."""
     max_connections: PositiveInt = 512
     """Connections in all; further inbound ones are closed."""
     agent: str = "atcp/2.0.0a1"

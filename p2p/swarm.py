@@ -95,7 +95,7 @@ class Swarm:
         self._serve = serve
         self._notify = notify
         self._listeners: list[Listener] = []
-        self._half_open = trio.Semaphore(config.max_half_open)
+        self._half_open: dict[trio.CancelScope, None] = {}  # inbound upgrades, oldest first
         self._dials: dict[PeerId, trio.Lock] = {}
         self._backoff = Backoff()
         self._bytes_before = 0  # sent on connections that are gone
@@ -190,30 +190,38 @@ class Swarm:
 
     async def _accept(self, listener: Listener) -> None:
         while True:
-            await self._half_open.acquire()
             try:
                 raw, remote = await listener.accept()
             except ConnectionLost:
-                self._half_open.release()
                 return
-            self._nursery.start_soon(self._run_inbound, raw, remote)
+            if len(self._half_open) >= self._config.max_half_open:
+                oldest = next(iter(self._half_open))  # honest upgrades take milliseconds, silent ones pile up
+                del self._half_open[oldest]
+                oldest.cancel()
+            scope = trio.CancelScope(deadline=trio.current_time() + self._config.upgrade_timeout)
+            self._half_open[scope] = None
+            self._nursery.start_soon(self._run_inbound, raw, remote, scope)
 
-    async def _run_inbound(self, raw: ByteStream, remote: Multiaddr) -> None:
+    async def _run_inbound(self, raw: ByteStream, remote: Multiaddr, scope: trio.CancelScope) -> None:
+        muxed: YamuxConnection | None = None
         try:
             if len(self.connections) >= self._config.max_connections:
                 logger.warning("refusing %s: %d connections are open", remote, len(self.connections))
                 await close_forcefully(raw)
                 return
-            with trio.fail_after(self._config.upgrade_timeout):
+            with scope:
                 muxed = await upgrade_inbound(raw, self._key)
-        except (P2PError, trio.TooSlowError) as exc:
-            logger.info("inbound connection from %s failed: %s", remote, exc or "too slow")
+        except P2PError as exc:
+            logger.info("inbound connection from %s failed: %s", remote, exc)
             return
         except Exception:  # a stranger's bytes found a bug: it may cost this connection, not the listener
             logger.exception("inbound connection from %s met a bug", remote)
             return
         finally:
-            self._half_open.release()
+            self._half_open.pop(scope, None)
+        if muxed is None:
+            logger.info("inbound connection from %s is too slow", remote)
+            return
         await self._run(muxed, False, remote)
 
     async def _run(

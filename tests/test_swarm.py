@@ -160,18 +160,32 @@ async def _until_disconnected(events):
 
 async def test_a_silent_stranger_costs_the_upgrade_timeout_and_no_more(autojump_clock):
     network = MemoryNetwork()
-    config = HostConfig(upgrade_timeout=5, max_half_open=2)
+    config = HostConfig(upgrade_timeout=5)
+    transport = MemoryTransport(network)
+    address = parse_address("/memory/1")
+    async with open_host(key=key_number(1), listen=[address], transports=[transport], config=config):
+        silent = await transport.dial(address)
+        start = trio.current_time()
+        while await silent.receive_some():
+            pass
+        assert trio.current_time() - start == pytest.approx(5)
+
+
+async def test_silent_strangers_do_not_keep_others_out(autojump_clock):
+    network = MemoryNetwork()
+    config = HostConfig(max_half_open=2)
     transport = MemoryTransport(network)
     address = parse_address("/memory/1")
     async with open_host(key=key_number(1), listen=[address], transports=[transport], config=config) as host:
-        silent = [await transport.dial(address) for _ in range(2)]
+        silent = [await transport.dial(address) for _ in range(10)]
         async with open_memory_host(network, 2) as guest:
             start = trio.current_time()
-            await connect(guest, host)  # waits until a half-open one is given up
-            assert 4 < trio.current_time() - start < 6
-        for stream in silent:
+            await connect(guest, host)
+            assert trio.current_time() == start
+        for stream in silent[:8]:
             while await stream.receive_some():
                 pass
+        assert trio.current_time() == start
 
 
 async def test_a_host_that_is_full_refuses_and_says_so(autojump_clock, caplog):

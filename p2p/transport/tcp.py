@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 from ipaddress import ip_address
 
@@ -93,10 +94,11 @@ class TcpTransport:
         try:
             return TcpStream(await trio.open_tcp_stream(host, port))
         except OSError as exc:
-            cause = exc.__cause__
+            cause: BaseException = exc.__cause__ or exc
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[0]
-            reason = (cause if isinstance(cause, OSError) else exc).strerror or str(exc)
+            code = cause.errno if isinstance(cause, OSError) else None
+            reason = os.strerror(code) if code is not None and code > 0 else str(exc)
             raise ConnectionLost(f"{address}: {reason}") from exc
 
     async def listen(self, address: Multiaddr) -> TcpListener:
