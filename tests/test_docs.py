@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,13 @@ def test_a_path_to_nothing_is_found() -> None:
 def test_a_function_that_does_not_exist_is_found() -> None:
     text = "`p2p.host:open_host` `p2p.host:Host.connect` `p2p.host:Host.nothing` `p2p.hosts:open_host` `a:b`"
     assert list(missing_code(text)) == ["no p2p.host:Host.nothing", "no p2p.hosts:open_host"]
+
+
+def test_a_class_that_needs_an_optional_package_exists_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "plugins.training.torch_mlp", raising=False)
+    text = "`plugins.training.torch_mlp:TorchMLP` `plugins.training.torch_mlp:Nothing`"
+    assert list(missing_code(text)) == ["no plugins.training.torch_mlp:Nothing"]
 
 
 @pytest.mark.parametrize(
