@@ -26,6 +26,8 @@ class Reporter:
         if self._broken:
             return
         line = json.dumps(event, ensure_ascii=False) if self._as_json else describe(event)
+        if line is None:
+            return
         try:
             self._out.write(line + "\n")
             self._out.flush()
@@ -34,8 +36,8 @@ class Reporter:
             raise
 
 
-def describe(event: Event) -> str:
-    """`event` as a sentence."""
+def describe(event: Event) -> str | None:
+    """`event` as a sentence, None for what only a program wants to know."""
     match event["event"]:
         case "listening":
             return "\n".join(f"listening on {address}" for address in event["addrs"])
@@ -47,8 +49,13 @@ def describe(event: Event) -> str:
         case "message":
             text = base64.b64decode(event["data"]).decode("utf-8", "backslashreplace")
             return f"{event['topic']} {event['from']}: {text}"
+        case "task":
+            reason = event.get("reason")
+            return f"task {event['name']}: {event['state']}" + (f" ({reason})" if reason else "")
         case "round":
             return _describe_round(event)
+        case "phase":
+            return None
         case name:
             rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
             return f"{name} {rest}".rstrip()

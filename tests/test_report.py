@@ -40,7 +40,16 @@ def test_people_get_sentences():
     assert describe({"event": "message", "topic": "t", "from": "x", "data": "aGk="}) == "t x: hi"
     assert describe({"event": "message", "topic": "t", "from": "x", "data": "/w=="}) == "t x: \\xff"
     assert describe({"event": "closed"}) == "closed"
-    assert describe({"event": "task", "state": "joined"}) == "task state=joined"
+    assert describe({"event": "task", "name": "digits", "state": "joined"}) == "task digits: joined"
+    refused = {"event": "task", "name": "digits", "state": "refused", "reason": "no data"}
+    assert describe(refused) == "task digits: refused (no data)"
+    assert describe({"event": "new", "since": 1}) == "new since=1"
+
+
+def test_people_are_spared_the_phases_of_a_round():
+    out = io.StringIO()
+    Reporter(out, as_json=False)({"event": "phase", "phase": "train"})
+    assert out.getvalue() == ""
 
 
 def test_a_round_says_what_came_of_it():
