@@ -14,6 +14,7 @@ from typing import Any
 import trio
 from rich.console import Console
 
+from federated.demo.ledger import Ledger
 from federated.demo.progress import ProgressView, result_table
 from federated.demo.report import make_folder, write_report
 from federated.demo.run import DemoSettings, default_trainer, run_demo
@@ -83,8 +84,8 @@ async def _run_until_signal(settings: DemoSettings, folder: Path, as_json: bool)
     view = ProgressView(Console(stderr=True), settings.rounds)
     results: dict[str, Any] | None = None
 
-    def tell(event: Mapping[str, Any]) -> None:
-        view(event)
+    def tell(event: Mapping[str, Any], ledger: Ledger) -> None:
+        view(event, ledger)
         if as_json:
             print(json.dumps(event), flush=True)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federated.errors import StorageError
+from p2p.durable import sync_folder, write_durably
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Journal:
                     os.ftruncate(self._file, self._end)
                     os.fsync(self._file)
                 if new:
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
             except BaseException:
                 os.close(self._file)
                 raise
@@ -126,15 +127,7 @@ class CheckpointStore:
         body = head + state.certificate + state.model
         path = self._path(round_number)
         with _storage(path):
-            temporary = path.with_suffix(".new")
-            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(file, body + hashlib.sha256(body).digest(), 0)
-                os.fsync(file)
-            finally:
-                os.close(file)
-            temporary.replace(path)
-            _sync_folder(self._folder)
+            write_durably(path, body + hashlib.sha256(body).digest())
             for old in self._existing()[:-KEPT]:
                 old.unlink()
 
@@ -203,11 +196,3 @@ def _write_all(file: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(file, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

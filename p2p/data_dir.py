@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from p2p.durable import write_durably
 from p2p.errors import InvalidInput, InvalidKey
 from p2p.keys import KeyPair
 
@@ -68,10 +69,4 @@ def _create_identity(path: Path) -> KeyPair:
 
 def save_identity(path: Path, pair: KeyPair) -> None:
     """Writes `pair` to the file `path`, which is there whole or not at all. Raises `OSError`."""
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pair.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_durably(path, pair.encode())

@@ -31,6 +31,7 @@ IO_FILES = (
     "p2p/scope.py",
     "p2p/persistence.py",
     "p2p/data_dir.py",
+    "p2p/durable.py",
     "p2p/blobs/store.py",
     "federated/compute.py",
     "federated/journal.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +37,7 @@ class RoundRecord:
     @property
     def slowest_phase(self) -> str:
         """The phase that took longest at the first peer that reported."""
-        return max(self.phases, key=lambda name: self.phases[name], default="")
+        return slowest(self.phases)
 
 
 class Ledger:
@@ -93,8 +92,13 @@ class Ledger:
     @property
     def slowest_phase(self) -> str:
         """The phase that took most time over all rounds."""
-        total: Counter[str] = Counter()
+        total: dict[str, float] = {}
         for record in self.rounds.values():
             for name, seconds in record.phases.items():
-                total[name] += seconds  # type: ignore[assignment]  # Counter sums floats as well
-        return max(total, key=lambda name: total[name], default="")
+                total[name] = total.get(name, 0.0) + seconds
+        return slowest(total)
+
+
+def slowest(phases: Mapping[str, float]) -> str:
+    """The name of the phase that took longest; empty when there is none."""
+    return max(phases, key=phases.__getitem__, default="")

@@ -10,16 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from federated.demo.ledger import Ledger
+from federated.demo.ledger import Ledger, slowest
 
 
 class ProgressView:
     """Follows the events of a demo on `console` (stderr: stdout is for the result)."""
 
     def __init__(self, console: Console, rounds: int) -> None:
-        self._ledger = Ledger(rounds)
         self._console = console
-        self._lives: dict[str, int] = {}
+        self._shown = 0  # the last round that was shown
         self._peers = 0
         columns = (
             TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
@@ -39,32 +38,30 @@ class ProgressView:
         with self._progress:
             yield
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Takes the next event."""
+    def __call__(self, event: Mapping[str, Any], ledger: Ledger) -> None:
+        """Takes the next event; `ledger` has it already."""
         match event:
             case {"event": "started", "peers": peers}:
                 self._peers = peers
-            case {"event": "round", "peer": peer}:
-                before = self._ledger.last_round
-                self._ledger.add_round(peer, self._lives.get(peer, 0), event)
-                if self._ledger.last_round > before:
-                    self._show_round()
+            case {"event": "round"}:
+                if ledger.last_round > self._shown:
+                    self._shown = ledger.last_round
+                    self._show_round(ledger)
             case {"event": "killed", "peer": peer, "round": number}:
                 self._peers -= 1
                 self._console.print(f"[red]kill -9[/] …{peer[-8:]} in round {number}", highlight=False)
             case {"event": "restarted", "peer": peer}:
                 self._peers += 1
-                self._lives[peer] = self._lives.get(peer, 0) + 1
                 self._console.print(f"[green]started again[/] …{peer[-8:]}", highlight=False)
             case {"event": "lost", "peer": peer, "reason": reason}:
                 self._peers -= 1
                 self._console.print(f"[red]lost[/] …{peer[-8:]}: {reason}", highlight=False)
 
-    def _show_round(self) -> None:
-        record = self._ledger.rounds[self._ledger.last_round]
+    def _show_round(self, ledger: Ledger) -> None:
+        record = ledger.rounds[ledger.last_round]
         accuracy = "–" if record.accuracy is None else f"{record.accuracy:.3f}"
         status = (
-            f"accuracy {accuracy}  peers {self._peers}  sent {self._ledger.bytes_sent / 1e6:.1f} MB"
+            f"accuracy {accuracy}  peers {self._peers}  sent {ledger.bytes_sent / 1e6:.1f} MB"
             f"  slowest phase: {record.slowest_phase}"
         )
         self._progress.update(self._task, completed=record.number, status=status)
@@ -79,14 +76,13 @@ def result_table(results: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right" if name != "slowest phase" else "left")
     for record in results["history"]:
         digests = sorted(set(record["digests"].values()))
-        slowest = max(record["phases"], key=record["phases"].get, default="")
         accuracy = "–" if record["accuracy"] is None else f"{record['accuracy']:.4f}"
         table.add_row(
             str(record["number"]),
             accuracy,
             "skipped" if record["skipped"] else str(len(record["participants"])),
             f"{record['seconds']:.2f}",
-            slowest,
+            slowest(record["phases"]),
             f"{record['bytes_sent'] / 1e6:.1f}",
             digests[0][:12] if len(digests) == 1 else "[red]disagree[/]",
         )

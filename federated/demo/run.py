@@ -27,7 +27,7 @@ KILL_EVERY = 3  # rounds
 START_TIMEOUT = 60.0  # seconds for a peer to listen; six at once import torch on two cores
 ROUND_TIMEOUT = 60.0  # seconds without any news before the demo gives up
 
-Listener = Callable[[dict[str, Any]], None]
+Listener = Callable[[dict[str, Any], Ledger], None]
 
 
 class DemoError(FederatedError):
@@ -57,7 +57,7 @@ class Demo:
         self.settings = settings
         self.ledger = Ledger(settings.rounds)
         self.centralised: float | None = None
-        self._tell = tell
+        self._listener = tell
         self._rng = random.Random(settings.seed)
         self._news = trio.Event()
         self._kills_due = list(range(KILL_EVERY, settings.rounds + 1, KILL_EVERY)) if settings.kill else []
@@ -71,6 +71,10 @@ class Demo:
     def done(self) -> bool:
         """Whether every peer that still runs has finished the task."""
         return all(peer in self.ledger.finished for peer in self._alive)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Passes on what happened, with the ledger that knows of it."""
+        self._listener(event, self.ledger)
 
     async def run(self) -> None:
         """Returns when all peers are through and gone. Raises `DemoError`."""
@@ -94,13 +98,13 @@ class Demo:
                     self._receive(peer, life, event)
                 if not process.killed:
                     break
-                self._tell({"event": "restarted", "peer": peer})
+                self.tell({"event": "restarted", "peer": peer})
         finally:
             with trio.CancelScope(shield=True):
                 await process.stop()
         self._first_listens.set()  # or never will
         del self._alive[peer]
-        self._tell({"event": "lost", "peer": peer, "reason": process.last_log_line()})
+        self.tell({"event": "lost", "peer": peer, "reason": process.last_log_line()})
         if not self._alive:
             raise DemoError(f"all peers have ended: {process.last_log_line()}")
         self._news.set()
@@ -112,9 +116,9 @@ class Demo:
                 self._first_listens.set()
             case {"event": "round"}:
                 self.ledger.add_round(peer, life, event)
-                self._tell({**event, "peer": peer})
+                self.tell({**event, "peer": peer})
             case {"event": "phase", "round": number}:
-                self._tell({**event, "peer": peer})
+                self.tell({**event, "peer": peer})
                 if self._kills_due and number >= self._kills_due[0]:
                     self._kill_one(self._kills_due.pop(0))
             case {"event": "task", "state": "finished"}:
@@ -132,7 +136,7 @@ class Demo:
             self._processes[peer].kill()
             self.ledger.finished.pop(peer, None)
             self.ledger.kills.append(Kill(peer=peer, round=number))
-            self._tell({"event": "killed", "peer": peer, "round": number})
+            self.tell({"event": "killed", "peer": peer, "round": number})
 
     async def _train_centrally(self) -> None:
         """What one machine with all the data reaches: the yardstick."""
@@ -140,7 +144,7 @@ class Demo:
         self.centralised = await trio.to_thread.run_sync(
             centralised_accuracy, settings.rounds, settings.seed, settings.trainer, abandon_on_cancel=True
         )
-        self._tell({"event": "centralised", "accuracy": self.centralised})
+        self.tell({"event": "centralised", "accuracy": self.centralised})
         self._news.set()
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
@@ -185,7 +189,7 @@ async def run_demo(settings: DemoSettings, logs: Path, tell: Listener) -> dict[s
     started = trio.current_time()
     with tempfile.TemporaryDirectory(prefix="atcp-demo-") as folder:
         demo = Demo(settings, Path(folder), logs, tell)
-        tell({"event": "started", **asdict(settings), "peer_ids": demo.peer_ids})
+        demo.tell({"event": "started", **asdict(settings), "peer_ids": demo.peer_ids})
         await demo.run()
     ledger = demo.ledger
     return {

@@ -102,7 +102,7 @@ def test_a_seed_decides_who_takes_part(tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         (tmp_path / name).mkdir()
         settings = DemoSettings(peers=3, seed=seed, trainer="numpy")
-        demos.append(Demo(settings, tmp_path / name, tmp_path, lambda event: None))
+        demos.append(Demo(settings, tmp_path / name, tmp_path, lambda event, ledger: None))
     assert demos[0].peer_ids == demos[1].peer_ids
     assert not set(demos[0].peer_ids) & set(demos[2].peer_ids)
     manifests = [load_manifest(tmp_path / name / "task.json") for name in ("one", "again")]
@@ -113,7 +113,7 @@ async def test_a_peer_that_cannot_start_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("federated.demo.process.LOOPBACK", "nonsense")
     settings = DemoSettings(peers=2, rounds=1, trainer="numpy")
     with pytest.raises(DemoError, match="not a multiaddr"):
-        await run_demo(settings, tmp_path, lambda event: None)
+        await run_demo(settings, tmp_path, lambda event, ledger: None)
 
 
 async def test_a_process_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):

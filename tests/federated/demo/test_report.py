@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from federated.demo.ledger import Ledger
 from federated.demo.progress import ProgressView, result_table
 from federated.demo.report import draw_accuracy, make_folder, write_report
 from federated.errors import FederatedError
@@ -78,16 +79,18 @@ def test_the_table_shows_each_round():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_follows_rounds_and_deaths(terminal):
     console = Console(file=io.StringIO(), width=160, force_terminal=terminal)
-    view = ProgressView(console, 3)
+    view, ledger = ProgressView(console, 3), Ledger(3)
     with view.shown():
-        view({"event": "started", "peers": 3})
-        view({**event(1), "peer": "aaaaaaaaaaaa"})
-        view({**event(1), "peer": "bbbbbbbbbbbb"})
-        view({"event": "phase"})
-        view({"event": "killed", "peer": "cccccccccccc", "round": 2})
-        view({"event": "restarted", "peer": "cccccccccccc"})
-        view({**event(2, accuracy=None), "peer": "cccccccccccc"})
-        view({"event": "lost", "peer": "bbbbbbbbbbbb", "reason": "gone"})
+        view({"event": "started", "peers": 3}, ledger)
+        for peer in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+            ledger.add_round(peer, 0, event(1))
+            view({**event(1), "peer": peer}, ledger)
+        view({"event": "phase"}, ledger)
+        view({"event": "killed", "peer": "cccccccccccc", "round": 2}, ledger)
+        view({"event": "restarted", "peer": "cccccccccccc"}, ledger)
+        ledger.add_round("cccccccccccc", 1, event(2, accuracy=None))
+        view({**event(2, accuracy=None), "peer": "cccccccccccc"}, ledger)
+        view({"event": "lost", "peer": "bbbbbbbbbbbb", "reason": "gone"}, ledger)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())
     for part in ("kill -9", "…cccccccc in round 2", "started again", "lost", "gone"):
         assert part in text
