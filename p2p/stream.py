@@ -1,29 +1,51 @@
 """What the layers ask of one another: the interfaces between transport, security, muxer and handlers.
 
 An inbound connection passes them in this order: `ByteStream` (transport) → `SecureStream`
-(noise) → `MuxedConnection` (yamux) → `Stream` (one protocol's handler).
+(noise, TLS) → `YamuxConnection` → `Stream` (one protocol's handler).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from multiaddr import Multiaddr
 
+from p2p.keys import PublicKey
 from p2p.peer_id import PeerId
 
 Data = bytes | bytearray | memoryview
+MAX_BLOCK = 65519  # bytes of plaintext that one noise message holds: what muxers cut their output to
 
 
 class ByteStream(Protocol):
-    """An ordered two-way byte stream, as trio's: one task reads, one task writes."""
+    """An ordered two-way byte stream: one task reads, one task writes.
+
+    The pair `send_nowait` and `wait_writable` lets a writer send without a task switch, and be
+    cancelled at any time without losing count of what left; `send_all` is the two in a loop.
+    """
 
     async def receive_some(self, max_bytes: int | None = None) -> Data:
         """At least one byte, or b"" at the end. Raises `ConnectionLost`."""
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Fills the beginning of `buffer`; how many bytes came, 0 at the end. Raises `ConnectionLost`.
+
+        `buffer` is written to only just before this returns, so one buffer may serve the readers of
+        all streams of a thread, as long as each has used its bytes up before its next await.
+        """
+
+    def send_nowait(self, data: Data) -> int:
+        """Sends the beginning of `data`, as far as that goes without waiting; how many bytes, maybe 0.
+
+        Not while a `send_all` is running. Raises `ConnectionLost`.
+        """
+
+    async def wait_writable(self) -> None:
+        """Returns when `send_nowait` is likely to take something. Raises `ConnectionLost`."""
+
     async def send_all(self, data: Data) -> None:
-        """Sends all of `data`. Raises `ConnectionLost`; after a cancellation the stream is unusable."""
+        """Sends all of `data`. Raises `ConnectionLost`; after a cancellation an unknown part was sent."""
 
     async def aclose(self) -> None:
         """Closes both directions. Never raises `ConnectionLost`; safe to repeat."""
@@ -56,12 +78,70 @@ class Transport(Protocol):
         """Listens on `address`. Raises `AddressInUse`, `InvalidAddress`."""
 
 
-class SecureStream(ByteStream, Protocol):
-    """A `ByteStream` that is encrypted and whose other end is proven to be `remote_peer`."""
+class SecureChannel(Protocol):
+    """The encryption of one connection once its handshake is done, without I/O."""
+
+    def seal(self, blocks: Sequence[Data]) -> Data:
+        """`blocks`, of at most `MAX_BLOCK` bytes each, encrypted in order and ready to send.
+
+        What is returned may be a view of a buffer that all channels share: it is good until the
+        caller's next await. Raises `LocalProtocolError` when the channel can encrypt no more.
+        """
+
+    def open(self, data: memoryview) -> Data:
+        """The plaintext that `data` completes, maybe none; good until the caller's next await.
+
+        Raises `RemoteProtocolError` (`AuthenticationFailed` when somebody changed the bytes).
+        """
+
+    def data_to_send(self) -> Data:
+        """What the channel itself has to say after `open` (TLS: alerts, key updates); mostly empty."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer said that nothing more comes (TLS: close_notify)."""
+
+    @property
+    def mid_frame(self) -> bool:
+        """Whether an unfinished frame is buffered: an end of the bytes here cuts something off."""
+
+
+class SecureStream(Protocol):
+    """An encrypted stream whose other end is proven to be `remote_peer`: one task reads, one writes."""
 
     @property
     def remote_peer(self) -> PeerId:
         """Who is at the other end."""
+
+    @property
+    def remote_key(self) -> PublicKey:
+        """The identity key that the other end proved to hold."""
+
+    @property
+    def early_muxer(self) -> str | None:
+        """The muxer that the security handshake settled already, or None: negotiate it."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> Data:
+        """At least one byte, or b"" at the end; good until the caller's next await.
+
+        Raises `ConnectionLost`, also when the stream ends within a frame, and `RemoteProtocolError`.
+        """
+
+    def send_nowait(self, blocks: Sequence[Data]) -> bool:
+        """Encrypts `blocks`, of at most `MAX_BLOCK` bytes each, and sends what leaves without waiting.
+
+        Whether all left; otherwise the stream holds the rest (the caller bounds it by what it gives
+        at a time), and `flush` must return before the next `send_nowait`. Raises `ConnectionLost`.
+        """
+
+    async def flush(self) -> None:
+        """Returns when everything given to `send_nowait` has left. A cancelled flush can be repeated."""
+
+    async def send_all(self, data: Data) -> None:
+        """Sends all of `data`. Raises `ConnectionLost`."""
+
+    async def aclose(self) -> None:
+        """Closes both directions. Never raises `ConnectionLost`; safe to repeat."""
 
 
 class Stream(Protocol):
