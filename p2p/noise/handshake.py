@@ -7,21 +7,18 @@
 
 Both payloads carry an identity key and its signature over the sender's static key. The initiator
 checks whom it reached before it sends message 3, so a wrong peer learns nothing about us.
+The payloads may also offer muxers, which saves the round that would agree on one afterwards.
 After an error the machine is FAILED and the connection must be dropped; there is no fallback.
-Source: libp2p/specs noise/README.md; the Noise Protocol Framework, revision 34, "7.5. Interactive
-handshake patterns".
+Source: libp2p/specs noise/README.md, connections/inlined-muxer-negotiation.md; the Noise Protocol
+Framework, revision 34, "7.5. Interactive handshake patterns".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from noise.backends.default.keypairs import KeyPair25519
-from noise.connection import NoiseConnection
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from p2p.errors import (
     AuthenticationFailed,
@@ -31,6 +28,7 @@ from p2p.errors import (
     RemoteProtocolError,
 )
 from p2p.keys import KeyPair, PublicKey
+from p2p.noise.symmetric import SymmetricState
 from p2p.noise.wire import (
     HEADER,
     LENGTH,
@@ -46,9 +44,10 @@ from p2p.stream import Data
 
 PROTOCOL_NAME = b"Noise_XX_25519_ChaChaPoly_SHA256"
 KEY = 32  # bytes of an X25519 public key
+SEALED_KEY = KEY + TAG
 HELLO = KEY  # message 1: an ephemeral key and no payload
-MIN_RESPONSE = KEY + KEY + TAG + TAG  # message 2 with an empty payload
-MIN_CONFIRMATION = KEY + TAG + TAG  # message 3 with an empty payload
+MIN_RESPONSE = KEY + SEALED_KEY + TAG  # message 2 with an empty payload
+MIN_CONFIRMATION = SEALED_KEY + TAG  # message 3 with an empty payload
 
 
 class State(Enum):
@@ -66,7 +65,8 @@ class HandshakeCompleted:
 
     remote_key: PublicKey
     remote_peer: PeerId
-    stream_muxers: tuple[str, ...]  # what the peer offers for early negotiation; most offer nothing
+    stream_muxers: tuple[str, ...]  # what the peer offers for early negotiation; some offer nothing
+    early_muxer: str | None  # what both will use; None: agree on one behind the handshake
     send_key: bytes
     receive_key: bytes
     surplus: bytes  # came behind the handshake: the beginning of the peer's transport frames
@@ -76,6 +76,7 @@ class Handshake:
     """One side of one handshake.
 
     `static` and `ephemeral` must be fresh for each connection, never derived from an identity.
+    `muxers` are offered for early negotiation, the preferred one first; at most `MAX_STREAM_MUXERS`.
     """
 
     def __init__(
@@ -86,28 +87,22 @@ class Handshake:
         static: X25519PrivateKey,
         ephemeral: X25519PrivateKey,
         expected: PeerId | None = None,
+        muxers: tuple[str, ...] = (),
     ) -> None:
         self._initiator = initiator
         self._key = key
         self._expected = expected
-        self._noise = NoiseConnection.from_name(PROTOCOL_NAME)
-        if initiator:
-            self._noise.set_as_initiator()
-        else:
-            self._noise.set_as_responder()
-        static_pair = _noise_pair(static)
-        self._static_public: bytes = static_pair.public_bytes
-        self._noise.noise_protocol.keypairs["s"] = static_pair
-        self._noise.start_handshake()
-        # noiseprotocol forgets its handshake state when it is done; the peer's static key is in there.
-        self._noise_state = self._noise.noise_protocol.handshake_state
-        self._noise_state.e = _noise_pair(ephemeral)  # set here, it neither generates one nor warns
+        self._muxers = muxers
+        self._symmetric = SymmetricState(PROTOCOL_NAME)
+        self._static = static
+        self._ephemeral = ephemeral
+        self._remote_ephemeral = b""
         self._buffer = bytearray()
         self._out = bytearray()
         self._completed: HandshakeCompleted | None = None
         self._state = State.AWAIT_HELLO
         if initiator:
-            self._send(b"")
+            self._send_hello()
             self._state = State.AWAIT_IDENTITY
 
     def receive_data(self, data: Data) -> None:
@@ -157,68 +152,122 @@ class Handshake:
         return message
 
     def _handle_message(self, message: bytes) -> None:
-        payload = self._authenticated(self._noise.read_message, message)
-        match self._state:
-            case State.AWAIT_HELLO:
-                self._send(self._identity())
-                self._state = State.AWAIT_IDENTITY
-            case _:  # AWAIT_IDENTITY
-                identity = decode_payload(payload)
-                key, peer = self._verify(identity)
-                if self._initiator:
-                    self._send(self._identity())
-                self._complete(key, peer, identity.stream_muxers)
+        if self._state is State.AWAIT_HELLO:
+            self._handle_hello(message)
+            self._send_response()
+            self._state = State.AWAIT_IDENTITY
+        elif self._initiator:
+            identity, remote_static = self._handle_response(message)
+            proven = self._verify(identity, remote_static)
+            self._send_confirmation()
+            self._complete(*proven, identity.stream_muxers)
+        else:
+            identity, remote_static = self._handle_confirmation(message)
+            self._complete(*self._verify(identity, remote_static), identity.stream_muxers)
 
-    def _verify(self, payload: HandshakePayload) -> tuple[PublicKey, PeerId]:
+    def _send_hello(self) -> None:
+        """Message 1: e."""
+        self._send(self._own_ephemeral() + self._symmetric.encrypt_and_hash(b""))
+
+    def _handle_hello(self, message: bytes) -> None:
+        self._take_ephemeral(message)
+        self._symmetric.decrypt_and_hash(message[KEY:])
+
+    def _send_response(self) -> None:
+        """Message 2: e, ee, s, es and our identity."""
+        ephemeral = self._own_ephemeral()
+        self._mix_secret(self._ephemeral, self._remote_ephemeral)
+        own_static = _public(self._static)
+        static = self._symmetric.encrypt_and_hash(own_static)
+        self._mix_secret(self._static, self._remote_ephemeral)
+        self._send(ephemeral + static + self._symmetric.encrypt_and_hash(self._identity(own_static)))
+
+    def _handle_response(self, message: bytes) -> tuple[HandshakePayload, bytes]:
+        """What message 2 says, and the static key that it must be signed for."""
+        self._take_ephemeral(message)
+        self._mix_secret(self._ephemeral, self._remote_ephemeral)
+        static = self._symmetric.decrypt_and_hash(message[KEY : KEY + SEALED_KEY])
+        self._mix_secret(self._ephemeral, static)
+        return decode_payload(self._symmetric.decrypt_and_hash(message[KEY + SEALED_KEY :])), static
+
+    def _send_confirmation(self) -> None:
+        """Message 3: s, se and our identity."""
+        own_static = _public(self._static)
+        static = self._symmetric.encrypt_and_hash(own_static)
+        self._mix_secret(self._static, self._remote_ephemeral)
+        self._send(static + self._symmetric.encrypt_and_hash(self._identity(own_static)))
+
+    def _handle_confirmation(self, message: bytes) -> tuple[HandshakePayload, bytes]:
+        """What message 3 says, and the static key that it must be signed for."""
+        static = self._symmetric.decrypt_and_hash(message[:SEALED_KEY])
+        self._mix_secret(self._ephemeral, static)
+        return decode_payload(self._symmetric.decrypt_and_hash(message[SEALED_KEY:])), static
+
+    def _own_ephemeral(self) -> bytes:
+        public = _public(self._ephemeral)
+        self._symmetric.mix_hash(public)
+        return public
+
+    def _take_ephemeral(self, message: bytes) -> None:
+        self._remote_ephemeral = message[:KEY]
+        self._symmetric.mix_hash(self._remote_ephemeral)
+
+    def _mix_secret(self, private: X25519PrivateKey, public: bytes) -> None:
+        """Takes the secret that `private` shares with the peer's `public` into the keys."""
+        try:
+            secret = private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as exc:  # cryptography's word for an all-zero shared secret
+            raise AuthenticationFailed("the peer's noise key is not a usable X25519 key") from exc
+        self._symmetric.mix_key(secret)
+
+    def _verify(self, payload: HandshakePayload, remote_static: bytes) -> tuple[PublicKey, PeerId]:
         """The proven identity of the peer. Raises `AuthenticationFailed`."""
         try:
             key = PublicKey.decode(payload.identity_key)
             peer = PeerId.from_public_key(key)
             if self._expected is not None and peer != self._expected:
                 raise AuthenticationFailed(f"reached {peer} instead of {self._expected}")
-            signed = SIGNATURE_PREFIX + self._noise_state.rs.public_bytes
-            if not key.verify(signed, payload.identity_signature):
+            if not key.verify(SIGNATURE_PREFIX + remote_static, payload.identity_signature):
                 raise AuthenticationFailed(f"{peer} did not sign its noise static key")
         except InvalidKey as exc:
             raise AuthenticationFailed(f"the peer's identity key cannot be used: {exc}") from exc
         return key, peer
 
     def _complete(self, key: PublicKey, peer: PeerId, muxers: tuple[str, ...]) -> None:
-        split = self._noise.noise_protocol
+        from_initiator, from_responder = self._symmetric.split()
         self._completed = HandshakeCompleted(
             remote_key=key,
             remote_peer=peer,
             stream_muxers=muxers,
-            send_key=split.cipher_state_encrypt.k,
-            receive_key=split.cipher_state_decrypt.k,
+            early_muxer=self._early_muxer(muxers),
+            send_key=from_initiator if self._initiator else from_responder,
+            receive_key=from_responder if self._initiator else from_initiator,
             surplus=bytes(self._buffer),
         )
         self._buffer.clear()
         self._state = State.DONE
 
-    def _identity(self) -> bytes:
+    def _early_muxer(self, remote: tuple[str, ...]) -> str | None:
+        """The first of the initiator's muxers that the responder has; None: agree on one afterwards.
+
+        The specification ends a connection whose lists have nothing in common; go-libp2p goes on to
+        multistream, where the same is found in a round that has its own error. So do we.
+        """
+        initiator, responder = (self._muxers, remote) if self._initiator else (remote, self._muxers)
+        return next((muxer for muxer in initiator if muxer in responder), None)
+
+    def _identity(self, own_static: bytes) -> bytes:
         return encode_payload(
             HandshakePayload(
                 identity_key=self._key.public.encode(),
-                identity_signature=self._key.sign(SIGNATURE_PREFIX + self._static_public),
+                identity_signature=self._key.sign(SIGNATURE_PREFIX + own_static),
+                stream_muxers=self._muxers,
             )
         )
 
-    def _send(self, payload: bytes) -> None:
-        message = self._authenticated(self._noise.write_message, payload)
+    def _send(self, message: bytes) -> None:
         self._out += LENGTH.pack(len(message)) + message
 
-    @staticmethod
-    def _authenticated(step: Callable[[bytes], bytes], data: bytes) -> bytes:
-        """Runs a step of noiseprotocol with its errors made ours."""
-        try:
-            return bytes(step(data))
-        except InvalidTag as exc:
-            raise AuthenticationFailed("a noise handshake message failed authentication") from exc
-        except ValueError as exc:  # cryptography's word for an all-zero shared secret
-            raise AuthenticationFailed("the peer's noise key is not a usable X25519 key") from exc
 
-
-def _noise_pair(private: X25519PrivateKey) -> KeyPair25519:
-    public = private.public_key()
-    return KeyPair25519(private, public, public.public_bytes_raw())
+def _public(private: X25519PrivateKey) -> bytes:
+    return private.public_key().public_bytes_raw()

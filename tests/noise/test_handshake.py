@@ -32,14 +32,19 @@ def static_key(number: int) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(bytes([number]) * 32)
 
 
-def alice(expected: PeerId | None = BOB_ID) -> Handshake:
+def alice(expected: PeerId | None = BOB_ID, muxers: tuple[str, ...] = ()) -> Handshake:
     return Handshake(
-        initiator=True, key=ALICE, static=static_key(1), ephemeral=static_key(2), expected=expected
+        initiator=True,
+        key=ALICE,
+        static=static_key(1),
+        ephemeral=static_key(2),
+        expected=expected,
+        muxers=muxers,
     )
 
 
-def bob() -> Handshake:
-    return Handshake(initiator=False, key=BOB, static=static_key(3), ephemeral=static_key(4))
+def bob(muxers: tuple[str, ...] = ()) -> Handshake:
+    return Handshake(initiator=False, key=BOB, static=static_key(3), ephemeral=static_key(4), muxers=muxers)
 
 
 def mallory(*, initiator: bool) -> ReferenceXX:
@@ -92,10 +97,7 @@ def assert_complete(initiator: Handshake, responder: Handshake) -> None:
 @pytest.mark.parametrize("expected", [BOB_ID, None])
 def test_two_sides_prove_who_they_are(expected: PeerId | None) -> None:
     initiator, responder = alice(expected), bob()
-    for _ in range(2):
-        responder.receive_data(initiator.data_to_send())
-        if data := responder.data_to_send():
-            initiator.receive_data(data)
+    meet(initiator, responder)
     assert_complete(initiator, responder)
 
 
@@ -130,7 +132,7 @@ def test_the_messages_have_the_sizes_of_the_specification() -> None:
     ]
 
 
-def test_we_send_no_extensions() -> None:
+def test_without_muxers_to_offer_we_send_no_extensions() -> None:
     machine, peer = bob(), mallory(initiator=True)
     machine.receive_data(framed(peer.write_1()))
     sent = decode_payload(peer.read_2(machine.data_to_send()[2:]))
@@ -153,7 +155,57 @@ def test_muxers_that_the_peer_offers_are_reported() -> None:
     completed = machine.next_event()
     assert completed is not None
     assert completed.stream_muxers == ("/yamux/1.0.0",)
+    assert completed.early_muxer is None
     assert completed.remote_peer == BOB_ID
+
+
+def meet(initiator: Handshake, responder: Handshake) -> None:
+    for _ in range(2):
+        responder.receive_data(initiator.data_to_send())
+        if data := responder.data_to_send():
+            initiator.receive_data(data)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agreed"),
+    [
+        ((), (), None),
+        (("/yamux/1.0.0",), (), None),
+        ((), ("/yamux/1.0.0",), None),
+        (("/yamux/1.0.0",), ("/yamux/1.0.0",), "/yamux/1.0.0"),
+        (("/yamux/1.0.0", "/mplex/6.7.0"), ("/mplex/6.7.0", "/yamux/1.0.0"), "/yamux/1.0.0"),
+        (("/quiche", "/mplex/6.7.0"), ("/yamux/1.0.0", "/mplex/6.7.0"), "/mplex/6.7.0"),
+        (("/quiche",), ("/yamux/1.0.0", "/mplex/6.7.0"), None),
+        (("/m",) * 99 + ("/yamux/1.0.0",), ("/yamux/1.0.0",), "/yamux/1.0.0"),
+    ],
+)
+def test_the_initiators_first_muxer_that_both_have_is_agreed_on(
+    ours: tuple[str, ...], theirs: tuple[str, ...], agreed: str | None
+) -> None:
+    initiator, responder = alice(muxers=ours), bob(muxers=theirs)
+    meet(initiator, responder)
+    dialed, accepted = initiator.next_event(), responder.next_event()
+    assert dialed is not None
+    assert accepted is not None
+    assert dialed.early_muxer == accepted.early_muxer == agreed
+    assert (dialed.stream_muxers, accepted.stream_muxers) == (theirs, ours)
+
+
+def test_a_list_of_too_many_muxers_is_as_good_as_none() -> None:
+    machine = alice(expected=None, muxers=("/yamux/1.0.0",))
+    answer_to_alice(
+        machine,
+        lambda liar: encode_payload(
+            HandshakePayload(
+                identity_key=BOB.public.encode(),
+                identity_signature=BOB.sign(PREFIX + liar.static_public),
+                stream_muxers=("/yamux/1.0.0",) * 101,
+            )
+        ),
+    )
+    completed = machine.next_event()
+    assert completed is not None
+    assert completed.early_muxer is None
 
 
 def test_bytes_behind_the_handshake_are_handed_on() -> None:
