@@ -36,7 +36,8 @@ from p2p.kad.table import RoutingTable
 from p2p.kad.wire import MAX_MESSAGE, FindNode, K, PeerEntry, decode, encode
 from p2p.peer_id import PeerId
 from p2p.peerstore import TTL_HEARD
-from p2p.scope import open_scope, reset_on_error
+from p2p.request_response import request
+from p2p.scope import open_scope
 from p2p.stream import Stream
 
 logger = logging.getLogger(__name__)
@@ -168,16 +169,10 @@ class Kad:
         return closer
 
     async def _exchange(self, peer: PeerId, key: bytes) -> tuple[PeerEntry, ...]:
-        stream = await self._host.open_stream(peer, [self.protocol])
-        with reset_on_error(stream):
-            await stream.send_all(encode_delimited(encode(FindNode(key=key))))
-            data = await DelimitedReader(stream, MAX_MESSAGE).receive()
-            if data is None:
-                raise ConnectionLost(f"{peer} closed the stream instead of replying")
-            reply = decode(data)
-            if not isinstance(reply, FindNode):
-                raise RemoteProtocolError(f"{peer} answers FIND_NODE with {type(reply).__name__}")
-            await stream.aclose()
+        message = encode(FindNode(key=key))
+        reply = decode(await request(self._host, peer, [self.protocol], message, max_answer=MAX_MESSAGE))
+        if not isinstance(reply, FindNode):
+            raise RemoteProtocolError(f"{peer} answers FIND_NODE with {type(reply).__name__}")
         return reply.closer
 
     # What we know of others
