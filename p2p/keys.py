@@ -1,33 +1,35 @@
 """Identity keys: libp2p's protobuf encodings, signing and verifying.
 
-Ed25519 only; the other key types are recognised and refused by name. The encodings are written by
-hand because a peer id is a hash of these bytes: they must be canonical, and decoding must refuse
-whatever is not. Source: libp2p/specs peer-ids/peer-ids.md, "Keys".
+Fresh identities are Ed25519; the other three types are understood, of peers and of an identity that
+somebody brings along. The encodings are written by hand because a peer id is a hash of these bytes:
+they must be canonical, and decoding must refuse whatever is not.
+Source: libp2p/specs peer-ids/peer-ids.md, "Keys".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from p2p import varint
 from p2p.errors import InvalidKey, RemoteProtocolError
+from p2p.key_types import (
+    Ed25519Signer,
+    KeyType,
+    Signer,
+    Verifier,
+    check_ed25519,
+    load_signer,
+    load_verifier,
+)
+
+__all__ = ["MAX_PRIVATE_KEY", "MAX_PUBLIC_KEY", "KeyPair", "KeyType", "PublicKey"]
 
 MAX_PUBLIC_KEY = 2048  # bytes; an 8192-bit RSA key has about 1060
 MAX_PRIVATE_KEY = 8192  # bytes; an 8192-bit RSA key has about 4700
-
-
-class KeyType(IntEnum):
-    """libp2p's key types by their number on the wire."""
-
-    RSA = 0
-    ED25519 = 1
-    SECP256K1 = 2
-    ECDSA = 3
 
 
 def _encode(key_type: KeyType, data: bytes) -> bytes:
@@ -55,74 +57,66 @@ def _decode(encoded: bytes, limit: int) -> tuple[KeyType, bytes]:
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A peer's public key: `data` is the 32-byte Ed25519 point."""
+    """A peer's public key; `data` is encoded as its type has it (Ed25519: the 32-byte point)."""
 
     type: KeyType
     data: bytes
 
     @classmethod
     def decode(cls, encoded: bytes) -> PublicKey:
-        """The key in a serialized `PublicKey`. Raises `InvalidKey`."""
-        key_type, data = _decode(encoded, MAX_PUBLIC_KEY)
-        if key_type is KeyType.ED25519 and len(data) != 32:
-            raise InvalidKey(f"an Ed25519 public key has 32 bytes, not {len(data)}")
-        return cls(key_type, data)
+        """The key in a serialized `PublicKey`. Raises `InvalidKey` also when it cannot be used."""
+        key = cls(*_decode(encoded, MAX_PUBLIC_KEY))
+        if key.type is KeyType.ED25519:
+            check_ed25519(key.data)
+        else:
+            key._verifier  # noqa: B018  (loads the key, and keeps it for later)
+        return key
 
     def encode(self) -> bytes:
         """The canonical serialized `PublicKey`."""
         return _encode(self.type, self.data)
 
     @cached_property
-    def _verifier(self) -> Ed25519PublicKey:
-        if self.type is not KeyType.ED25519:
-            raise InvalidKey(f"{self.type.name} keys are not supported")
-        return Ed25519PublicKey.from_public_bytes(self.data)
+    def _verifier(self) -> Verifier:
+        return load_verifier(self.type, self.data)
 
     def verify(self, data: bytes, signature: bytes) -> bool:
-        """Whether `signature` is this key's over `data`. Raises `InvalidKey` for other key types."""
+        """Whether `signature` is this key's over `data`; never for a key that did not come from `decode`
+        and is none.
+        """
         try:
             self._verifier.verify(signature, data)
-        except (InvalidSignature, ValueError) as exc:
-            if isinstance(exc, InvalidKey):
-                raise
+        except (InvalidSignature, InvalidKey):
             return False
         return True
 
 
 class KeyPair:
-    """An Ed25519 identity."""
+    """An identity: it signs, and its public half names it."""
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
-        self._private = private
-        self.public = PublicKey(KeyType.ED25519, private.public_key().public_bytes_raw())
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self.public = PublicKey(signer.type, signer.public_data())
 
     @classmethod
     def generate(cls) -> KeyPair:
-        """A fresh identity from the system's entropy."""
-        return cls(Ed25519PrivateKey.generate())
+        """A fresh Ed25519 identity from the system's entropy."""
+        return cls(Ed25519Signer(Ed25519PrivateKey.generate()))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> KeyPair:
-        """The identity of a 32-byte secret seed; the same seed gives the same identity."""
-        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+        """The Ed25519 identity of a 32-byte secret seed; the same seed gives the same identity."""
+        return cls(Ed25519Signer(Ed25519PrivateKey.from_private_bytes(seed)))
 
     @classmethod
     def decode(cls, encoded: bytes) -> KeyPair:
-        """The pair in a serialized `PrivateKey`. Raises `InvalidKey`."""
-        key_type, data = _decode(encoded, MAX_PRIVATE_KEY)
-        if key_type is not KeyType.ED25519:
-            raise InvalidKey(f"{key_type.name} keys are not supported")
-        if len(data) not in (64, 96):  # 96: a legacy form with the public key twice
-            raise InvalidKey(f"an Ed25519 private key has 64 bytes, not {len(data)}")
-        pair = cls.from_seed(data[:32])
-        if any(data[at : at + 32] != pair.public.data for at in range(32, len(data), 32)):
-            raise InvalidKey("the private key does not belong to the public key beside it")
-        return pair
+        """The pair in a serialized `PrivateKey`, of any type. Raises `InvalidKey`."""
+        return cls(load_signer(*_decode(encoded, MAX_PRIVATE_KEY)))
 
     def encode(self) -> bytes:
         """The canonical serialized `PrivateKey`: keep it secret."""
-        return _encode(KeyType.ED25519, self._private.private_bytes_raw() + self.public.data)
+        return _encode(self._signer.type, self._signer.private_data())
 
     def sign(self, data: bytes) -> bytes:
-        """The 64-byte Ed25519 signature over `data`."""
-        return self._private.sign(data)
+        """The signature over `data`: 64 bytes with Ed25519, up to 1024 with RSA."""
+        return self._signer.sign(data)

@@ -64,7 +64,12 @@ class PeerId:
 
     def public_key(self) -> PublicKey | None:
         """The key, when the id contains it (Ed25519, secp256k1); otherwise None."""
-        return PublicKey.decode(self.raw[2:]) if self.raw[0] == IDENTITY else None
+        return PublicKey.decode(self.raw[2:]) if self.contains_key else None
+
+    @property
+    def contains_key(self) -> bool:
+        """Whether the id is the key itself and not a hash of it."""
+        return self.raw[0] == IDENTITY
 
     def __str__(self) -> str:
         return _text(self.raw)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
 from p2p.data_dir import IDENTITY, load_identity, open_data_dir
 from p2p.errors import InvalidInput
+from p2p.peer_id import PeerId
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "peer_ids.json").read_text())["keys"]
 
 
 def test_an_identity_is_made_once_and_found_again(tmp_path):
@@ -15,6 +20,15 @@ def test_an_identity_is_made_once_and_found_again(tmp_path):
     with open_data_dir(folder) as second:
         assert second.public == first.public
     assert (folder / IDENTITY).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_an_identity_of_any_type_that_somebody_brings_is_used_and_kept(tmp_path, name):
+    encoded = bytes.fromhex(VECTORS[name]["private"])
+    (tmp_path / IDENTITY).write_bytes(encoded)
+    with open_data_dir(tmp_path) as pair:
+        assert str(PeerId.from_public_key(pair.public)) == VECTORS[name]["peer_id"]
+    assert (tmp_path / IDENTITY).read_bytes() == encoded
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

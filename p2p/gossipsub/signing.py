@@ -39,12 +39,17 @@ def sha256_message_id(message: Message) -> bytes:
 
 def sign_message(key: KeyPair, *, topic: str, data: bytes, seqno: int) -> Message:
     """A signed message of the identity `key`, with the low 64 bits of `seqno`."""
-    origin = PeerId.from_public_key(key.public).raw
+    peer = PeerId.from_public_key(key.public)
+    beside = b"" if peer.contains_key else key.public.encode()
     number = (seqno % (1 << 64)).to_bytes(SEQNO_SIZE, "big")
-    unsigned = encode_message(origin=origin, data=data, seqno=number, topic=topic)
+    unsigned = encode_message(origin=peer.raw, data=data, seqno=number, topic=topic)
     signature = key.sign(PREFIX + unsigned)
-    raw = encode_message(origin=origin, data=data, seqno=number, topic=topic, signature=signature)
-    return Message(raw=raw, origin=origin, data=data, seqno=number, topic=topic, signature=signature, key=b"")
+    raw = encode_message(
+        origin=peer.raw, data=data, seqno=number, topic=topic, signature=signature, key=beside
+    )
+    return Message(
+        raw=raw, origin=peer.raw, data=data, seqno=number, topic=topic, signature=signature, key=beside
+    )
 
 
 def has_valid_form(message: Message) -> bool:

@@ -180,11 +180,18 @@ def decode_message(raw: bytes) -> Message:
     )
 
 
-def encode_message(*, origin: bytes, data: bytes, seqno: bytes, topic: str, signature: bytes = b"") -> bytes:
-    """A serialized message, fields in the order of their tags; without signature, what is to be signed."""
+def encode_message(
+    *, origin: bytes, data: bytes, seqno: bytes, topic: str, signature: bytes = b"", key: bytes = b""
+) -> bytes:
+    """A serialized message, fields in the order of their tags; without signature, what is to be signed.
+
+    `key` goes with a signature when the origin does not contain the key.
+    """
     message = pb.Message(origin=origin, data=data, seqno=seqno, topic=topic)
     if signature:
         message.signature = signature
+    if key:
+        message.key = key
     return message.SerializeToString()
 
 

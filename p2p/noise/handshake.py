@@ -224,13 +224,13 @@ class Handshake:
         """The proven identity of the peer. Raises `AuthenticationFailed`."""
         try:
             key = PublicKey.decode(payload.identity_key)
-            peer = PeerId.from_public_key(key)
-            if self._expected is not None and peer != self._expected:
-                raise AuthenticationFailed(f"reached {peer} instead of {self._expected}")
-            if not key.verify(SIGNATURE_PREFIX + remote_static, payload.identity_signature):
-                raise AuthenticationFailed(f"{peer} did not sign its noise static key")
         except InvalidKey as exc:
             raise AuthenticationFailed(f"the peer's identity key cannot be used: {exc}") from exc
+        peer = PeerId.from_public_key(key)
+        if self._expected is not None and peer != self._expected:
+            raise AuthenticationFailed(f"reached {peer} instead of {self._expected}")
+        if not key.verify(SIGNATURE_PREFIX + remote_static, payload.identity_signature):
+            raise AuthenticationFailed(f"{peer} did not sign its noise static key")
         return key, peer
 
     def _complete(self, key: PublicKey, peer: PeerId, muxers: tuple[str, ...]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,9 @@ from p2p.peer_id import PeerId
 from tests.gossipsub.support import peer_number, signed
 from tests.support import key_number
 
+VECTORS: dict[str, dict[str, str]] = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "peer_ids.json").read_text()
+)["keys"]
 SEQNO = bytes.fromhex("1797f6c4ab5ddc01")
 
 
@@ -79,7 +84,29 @@ def test_an_origin_that_hashes_its_key_needs_the_key() -> None:
     assert verify_message(decode_message(unsigned + field(5, sign(key, unsigned)))) is None
 
 
-def test_a_message_of_an_rsa_peer_is_refused() -> None:
+@pytest.mark.parametrize("name", VECTORS)
+def test_peers_with_every_type_of_key_can_be_heard(name: str) -> None:
+    """With RSA and ECDSA the id is a hash of the key, so the key travels along."""
+    key = KeyPair.decode(bytes.fromhex(VECTORS[name]["private"]))
+    peer = PeerId.parse(VECTORS[name]["peer_id"])
+    message = sign_message(key, topic="news", data=b"hello", seqno=1)
+    assert decode_message(message.raw) == message
+    assert has_valid_form(message)
+    assert (message.key == b"") == (name in ("ed25519", "secp256k1"))
+    assert verify_message(message) == peer
+
+
+def test_what_an_rsa_peer_signs_is_the_message_without_its_key() -> None:
+    key = KeyPair.decode(bytes.fromhex(VECTORS["rsa"]["private"]))
+    unsigned = build(PeerId.from_public_key(key.public).raw)
+    by_hand = unsigned + field(5, sign(key, unsigned)) + field(6, key.public.encode())
+    seqno = int.from_bytes(SEQNO, "big")
+    assert sign_message(key, topic="news", data=b"hello", seqno=seqno).raw == by_hand
+    forged = unsigned + field(5, b"s" * 512) + field(6, key.public.encode())
+    assert verify_message(decode_message(forged)) is None
+
+
+def test_a_message_of_a_peer_whose_key_is_unusable_is_refused() -> None:
     rsa = PublicKey(KeyType.RSA, b"\x30" * 300)
     unsigned = build(PeerId.from_public_key(rsa).raw)
     raw = unsigned + field(5, b"s" * 256) + field(6, rsa.encode())

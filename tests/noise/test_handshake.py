@@ -1,6 +1,8 @@
 import itertools
+import json
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -19,6 +21,9 @@ BOB = KeyPair.from_seed(b"b" * 32)  # listens
 ALICE_ID = PeerId.from_public_key(ALICE.public)
 BOB_ID = PeerId.from_public_key(BOB.public)
 PREFIX = b"noise-libp2p-static-key:"
+VECTORS: dict[str, dict[str, str]] = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "peer_ids.json").read_text()
+)["keys"]
 LOW_ORDER_KEYS = [  # RFC 7748, "6.1": a shared secret of zeros; the points are those of Curve25519's paper
     bytes(32),
     b"\x01" + bytes(31),
@@ -208,6 +213,27 @@ def test_a_list_of_too_many_muxers_is_as_good_as_none() -> None:
     assert completed.early_muxer is None
 
 
+@pytest.mark.parametrize("name", VECTORS)
+def test_identities_of_every_type_meet(name: str) -> None:
+    key = KeyPair.decode(bytes.fromhex(VECTORS[name]["private"]))
+    peer = PeerId.parse(VECTORS[name]["peer_id"])
+    dialing = Handshake(initiator=True, key=key, static=static_key(1), ephemeral=static_key(2))
+    listening = Handshake(initiator=False, key=key, static=static_key(3), ephemeral=static_key(4))
+    for initiator, responder in ((dialing, bob()), (alice(expected=peer), listening)):
+        meet(initiator, responder)
+        dialed, accepted = initiator.next_event(), responder.next_event()
+        assert dialed is not None
+        assert accepted is not None
+        assert peer in (dialed.remote_peer, accepted.remote_peer)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_an_identity_of_any_type_that_signed_something_else_is_refused(name: str) -> None:
+    key = KeyPair.decode(bytes.fromhex(VECTORS[name]["private"]))
+    with pytest.raises(AuthenticationFailed, match="did not sign"):
+        call_bob(bob(), lambda liar: payload(key, liar.static_public))
+
+
 def test_bytes_behind_the_handshake_are_handed_on() -> None:
     first, _, third = transcript()
     responder = bob()
@@ -257,10 +283,10 @@ WRONG_PAYLOADS: dict[str, Callable[[ReferenceXX], bytes]] = {
     "truncated key": lambda _: encode_payload(
         HandshakePayload(identity_key=BOB.public.encode()[:-1], identity_signature=bytes(64))
     ),
-    "RSA key": lambda _: encode_payload(
+    "unusable RSA key": lambda _: encode_payload(
         HandshakePayload(identity_key=b"\x08\x00\x12\x03abc", identity_signature=bytes(64))
     ),
-    "secp256k1 key": lambda _: encode_payload(
+    "unusable secp256k1 key": lambda _: encode_payload(
         HandshakePayload(identity_key=b"\x08\x02\x12\x21" + bytes(33), identity_signature=bytes(64))
     ),
     "oversized key": lambda _: encode_payload(
