@@ -1,45 +1,34 @@
-"""Finds Node and installs the packages of the js-libp2p node, once."""
+"""The other implementations as fixtures: installed when a test first asks for them."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-HERE = Path(__file__).parent
-MODULES = HERE / "node_modules"
-NODE_VERSION = 22  # js-libp2p 3 needs Promise.withResolvers
+from tests.interop.installed import Implementation, NotInstallable, install_js, install_py
 
 
-def _install() -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed: js-libp2p cannot be run")
-    marker = MODULES / ".installed"
-    wanted = (HERE / "package.json").read_text()
-    if marker.exists() and marker.read_text() == wanted:
-        return
-    command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel", "error"]
-    subprocess.run(command, cwd=HERE, check=True, timeout=600)
-    marker.write_text(wanted)
-
-
-def _major(node: str) -> int:
+def _installed(install: Callable[[], Implementation]) -> Implementation:
     try:
-        answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return 0
-    return int(answer.strip().lstrip("v").partition(".")[0])
+        return install()
+    except NotInstallable as exc:
+        pytest.skip(str(exc))
 
 
 @pytest.fixture(scope="session")
-def js_node() -> list[str]:
-    """The command that runs the js-libp2p node."""
-    _install()
-    candidates = [str(MODULES / "node" / "bin" / "node"), shutil.which("node") or ""]
-    for node in candidates:
-        if node and _major(node) >= NODE_VERSION:
-            return [node, str(HERE / "node.mjs")]
-    pytest.skip(f"no Node of version {NODE_VERSION} or later: js-libp2p cannot be run")
+def js() -> Implementation:
+    """js-libp2p."""
+    return _installed(install_js)
+
+
+@pytest.fixture(scope="session")
+def py() -> Implementation:
+    """py-libp2p."""
+    return _installed(install_py)
+
+
+@pytest.fixture(scope="session")
+def js_node(js: Implementation) -> list[str]:
+    """The command that runs the js-libp2p node over TCP and noise."""
+    return list(js.command)

@@ -1,13 +1,40 @@
 // A js-libp2p node under the control of a test: JSON commands on stdin, JSON events on stdout.
+//
+//     node node.mjs [--transport tcp|ws] [--security noise|tls]
+//
+// The protocols and commands of the matrix are described in dialect.py.
+import { createHash, randomBytes } from 'node:crypto'
 import readline from 'node:readline'
+import { parseArgs } from 'node:util'
 import { createLibp2p } from 'libp2p'
 import { tcp } from '@libp2p/tcp'
+import { webSockets } from '@libp2p/websockets'
 import { noise } from '@libp2p/noise'
+import { tls } from '@libp2p/tls'
 import { yamux } from '@libp2p/yamux'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { gossipsub } from '@libp2p/gossipsub'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+
+const { values: options } = parseArgs({
+  options: {
+    transport: { type: 'string', default: 'tcp' },
+    security: { type: 'string', default: 'noise' }
+  }
+})
+const transports = { tcp: [tcp(), ''], ws: [webSockets(), '/ws'] }
+const securities = { noise, tls }
+
+const ECHO = '/interop/echo/1.0.0'
+const DIGEST = '/interop/digest/1.0.0'
+const SLOW = '/interop/slow/1.0.0'
+const RESETTING = '/interop/resetting/1.0.0'
+const WAITING = '/interop/waiting/1.0.0'
+const MANY = { maxInboundStreams: 1000, maxOutboundStreams: 1000 } // the default is 32 and 64 a protocol
+
+const ONE = new TextEncoder().encode('1')
 
 const emit = event => process.stdout.write(JSON.stringify(event) + '\n')
 
@@ -21,10 +48,11 @@ function messageId (message) {
   return id
 }
 
+const [transport, suffix] = transports[options.transport]
 const node = await createLibp2p({
-  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-  transports: [tcp()],
-  connectionEncrypters: [noise()],
+  addresses: { listen: ['/ip4/127.0.0.1/tcp/0' + suffix] },
+  transports: [transport],
+  connectionEncrypters: [securities[options.security]()],
   streamMuxers: [yamux()],
   services: {
     identify: identify(),
@@ -54,9 +82,129 @@ node.services.pubsub.addEventListener('subscription-change', ({ detail }) => emi
   topics: detail.subscriptions.filter(change => change.subscribe).map(change => change.topic)
 }))
 
+async function sendAll (stream, data) {
+  for (let start = 0; start < data.length; start += 65536) {
+    if (!stream.send(data.subarray(start, start + 65536))) await stream.onDrain()
+  }
+}
+
+async function receiveAll (stream) {
+  const parts = []
+  for await (const part of stream) parts.push(Buffer.from(part.subarray()))
+  return Buffer.concat(parts)
+}
+
+const digest = data => createHash('sha256').update(data).digest()
+
+function expectEqual (got, expected, what) {
+  if (!got.equals(expected)) throw new Error(`${what}: ${got.length} bytes differ from the ${expected.length} expected`)
+}
+
+async function expectReset (stream) {
+  try {
+    const got = await receiveAll(stream)
+    throw new Error(`the stream ended after ${got.length} bytes and was not reset`)
+  } catch (error) {
+    if (error.name !== 'StreamResetError') throw error
+  }
+}
+
+let released = Promise.withResolvers()
+
+async function answerWithDigest (stream) {
+  await sendAll(stream, digest(await receiveAll(stream)))
+  await stream.close()
+}
+
+await node.handle(ECHO, async stream => {
+  for await (const part of stream) {
+    if (!stream.send(part)) await stream.onDrain()
+  }
+  await stream.close()
+}, MANY)
+await node.handle(DIGEST, answerWithDigest, MANY)
+await node.handle(SLOW, async stream => {
+  stream.pause()
+  await released.promise
+  const answering = answerWithDigest(stream)
+  stream.resume()
+  await answering
+}, MANY)
+await node.handle(RESETTING, async stream => {
+  for await (const _ of stream) break
+  stream.abort(new Error('as the protocol says'))
+}, MANY)
+await node.handle(WAITING, async stream => {
+  stream.send(ONE)
+  await expectReset(stream)
+  emit({ event: 'reset-seen' })
+}, MANY)
+
+function open (peer, protocol) {
+  return node.getConnections(peerIdFromString(peer))[0].newStream(protocol, MANY)
+}
+
+async function exchange (stream, data, expected, what) {
+  const receiving = receiveAll(stream)
+  await sendAll(stream, data)
+  await stream.close()
+  expectEqual(await receiving, expected, what)
+}
+
+let slow // the exchange with the other end's slow reader: { sent, done }
+
 const commands = {
   async dial ({ addr }) { return { peer: (await node.dial(multiaddr(addr))).remotePeer.toString() } },
-  async ping ({ addr }) { return { ms: await node.services.ping.ping(multiaddr(addr)) } },
+  async ping ({ addr, peer }) {
+    return { ms: await node.services.ping.ping(addr == null ? peerIdFromString(peer) : multiaddr(addr)) }
+  },
+  async identify ({ peer }) {
+    const seen = await node.services.identify.identify(node.getConnections(peerIdFromString(peer))[0])
+    return { agent: seen.agentVersion, protocols: seen.protocols, observed: String(seen.observedAddr) }
+  },
+  async echo ({ peer, size }) {
+    const data = randomBytes(size)
+    await exchange(await open(peer, ECHO), data, data, 'echo')
+    return {}
+  },
+  async parallel ({ peer, streams, size }) {
+    const opened = await Promise.all(Array.from({ length: streams }, () => open(peer, ECHO)))
+    await Promise.all(opened.map(stream => {
+      const data = randomBytes(size)
+      return exchange(stream, data, data, 'echo on one of many streams')
+    }))
+    return {}
+  },
+  async half_close ({ peer, size }) {
+    const data = randomBytes(size)
+    await exchange(await open(peer, DIGEST), data, digest(data), 'digest')
+    return {}
+  },
+  async be_reset ({ peer }) {
+    const stream = await open(peer, RESETTING)
+    stream.send(ONE)
+    await expectReset(stream)
+    return {}
+  },
+  async reset ({ peer }) {
+    const stream = await open(peer, WAITING)
+    for await (const _ of stream) break
+    stream.abort(new Error('as the command says'))
+    return {}
+  },
+  async slow_start ({ peer, size }) {
+    const stream = await open(peer, SLOW)
+    const data = randomBytes(size)
+    slow = { sent: false }
+    const receiving = receiveAll(stream)
+    const sending = sendAll(stream, data).then(() => { slow.sent = true; return stream.close() })
+    slow.done = Promise.all([sending, receiving]).then(([_, got]) => expectEqual(got, digest(data), 'digest'))
+    slow.done.catch(() => {}) // slow_finish tells
+    return {}
+  },
+  async slow_finish () { await slow.done; return {} },
+  async slow_sent () { return { sent: slow.sent } },
+  async release () { released.resolve(); released = Promise.withResolvers(); return {} },
   async subscribe ({ topic }) { node.services.pubsub.subscribe(topic); return {} },
   async publish ({ topic, text }) {
     const { recipients } = await node.services.pubsub.publish(topic, new TextEncoder().encode(text))
