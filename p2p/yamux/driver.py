@@ -22,6 +22,8 @@ from p2p.peer_id import PeerId
 from p2p.scope import open_scope
 from p2p.stream import SecureStream
 from p2p.yamux import events
+from p2p.yamux.budget import WindowBudget
+from p2p.yamux.flow import StreamState
 from p2p.yamux.link import Link
 from p2p.yamux.session import MAX_INBOUND_STREAMS, Session
 from p2p.yamux.stream import YamuxStream
@@ -38,11 +40,11 @@ logger = logging.getLogger(__name__)
 class YamuxConnection:
     """One muxed connection: `run` owns its tasks and the stream beneath, and all of it ends with `run`."""
 
-    def __init__(self, stream: SecureStream, *, initiator: bool) -> None:
+    def __init__(self, stream: SecureStream, *, initiator: bool, budget: WindowBudget | None = None) -> None:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._stream = stream
-        self._session = Session(initiator, now=trio.current_time())
+        self._session = Session(initiator, now=trio.current_time(), budget=budget)
         self._link = Link(stream.remote_peer, self._session)
         self._parts = trio.CancelScope()  # around the reader, the writer and the clock
         self._failure: P2PError | None = None  # what `run` raises
@@ -67,7 +69,7 @@ class YamuxConnection:
 
     async def open_stream(self) -> YamuxStream:
         """A new stream; waits while 256 of ours were not acked. Raises `ConnectionLost`."""
-        stream = YamuxStream(self._link, await self._link.open_stream())
+        stream = YamuxStream(self._link, self._session.stream(await self._link.open_stream()))
         self._link.streams[stream.id] = stream
         self._link.kick()
         return stream
@@ -148,8 +150,8 @@ class YamuxConnection:
             case events.WindowOpened(stream_id=stream_id):
                 if stream := streams.get(stream_id):
                     stream.wake()
-            case events.StreamOpened(stream_id=stream_id):
-                self._accept(stream_id, accept)
+            case events.StreamOpened(stream=state):
+                self._accept(state, accept)
             case events.StreamClosed(stream_id=stream_id):
                 if stream := streams.get(stream_id):
                     stream.receive_eof()
@@ -163,11 +165,13 @@ class YamuxConnection:
             case events.PongReceived(rtt=rtt):
                 logger.debug("%s answered a ping after %.1f ms", self.peer, rtt * 1000)
 
-    def _accept(self, stream_id: int, accept: Callable[[YamuxStream], None]) -> None:
-        if self._num_handlers >= MAX_HANDLERS:
-            self._session.reset(stream_id, StreamErrorCode.RESOURCE_LIMIT)
+    def _accept(self, state: StreamState, accept: Callable[[YamuxStream], None]) -> None:
+        if state.gone and not state.unread:  # opened and reset in one breath: not worth a task
             return
-        stream = self._link.streams[stream_id] = YamuxStream(self._link, stream_id)
+        if self._num_handlers >= MAX_HANDLERS:
+            self._session.reset(state.id, StreamErrorCode.RESOURCE_LIMIT)
+            return
+        stream = self._link.streams[state.id] = YamuxStream(self._link, state)
         self._num_handlers += 1
         accept(stream)
 
@@ -237,6 +241,7 @@ class YamuxConnection:
 
     async def _close_stream(self) -> None:
         self._link.end_output()
+        self._session.close()
         try:
             with trio.move_on_after(CLOSE_GRACE, shield=True):
                 await self._stream.aclose()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from p2p.yamux.flow import StreamState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOpened:
-    """The peer opened a stream; it is accepted already."""
+    """The peer opened a stream; it is accepted already, and `stream.gone` if it was reset since."""
 
     stream_id: int
+    stream: StreamState = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError
+from p2p.yamux.flow import StreamState
 from p2p.yamux.session import Session
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Link:
             await self._openers.park()
             self.check_alive()
         try:
-            return self.session.open_stream()
+            return self.session.open_stream(trio.current_time())
         except LocalProtocolError as exc:
             raise ConnectionLost(f"no stream can be opened: {exc}") from exc
 
@@ -84,9 +85,9 @@ class Link:
         if self.streams.get(stream.id) is stream:
             del self.streams[stream.id]
 
-    def discard(self, stream_id: int) -> None:
+    def discard(self, stream: StreamState) -> None:
         """Nobody reads the stream any more; brings the timer forward to its deadline."""
-        self.session.discard(stream_id, trio.current_time())
+        self.session.discard(stream, trio.current_time())
         self.timer.deadline = min(self.timer.deadline, self.session.next_deadline())
         self.kick()
 

@@ -8,10 +8,11 @@ A stream that is gone leaves no trace: whatever still comes for it crossed with 
 is dropped without an answer. A peer that breaks the rules makes `receive_data` raise
 `RemoteProtocolError`, with a GoAway queued for it.
 
-Memory: nothing of a body is kept here. Each stream's owner holds at most `INITIAL_WINDOW` bytes that
-it has not consumed, and at most `MAX_INBOUND_STREAMS` streams exist that we did not open, so a peer
-can make us hold 64 MiB on these, and 256 KiB more on each stream that we opened. What we answer by
-ourselves waits in an `Outbox`, which bounds it.
+Memory: nothing of a body is kept here. Each stream's owner holds at most its window of bytes that it
+has not consumed: 256 KiB, and what the window grew by, which is taken from a `WindowBudget`. At most
+`MAX_INBOUND_STREAMS` streams exist that we did not open, so a peer can make us hold 64 MiB on these
+(256 KiB more on each stream that we opened), and 32 MiB of growth. What we answer by ourselves waits
+in an `Outbox`, which bounds it.
 
 Source: hashicorp/yamux spec.md; libp2p/specs yamux/README.md.
 """
@@ -20,8 +21,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from p2p.errors import LocalProtocolError, RemoteProtocolError
+from p2p.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 from p2p.yamux import events
+from p2p.yamux.budget import WindowBudget
 from p2p.yamux.flow import StreamState
 from p2p.yamux.keepalive import Keepalive
 from p2p.yamux.outbox import Outbox
@@ -29,6 +31,7 @@ from p2p.yamux.wire import (
     ACK,
     FIN,
     HEADER_SIZE,
+    INITIAL_WINDOW,
     MAX_STREAM_ID,
     RST,
     SESSION_ID,
@@ -48,11 +51,17 @@ class Session:
     """One yamux session; `initiator` is the side that dialed. Times are seconds on any one clock."""
 
     def __init__(
-        self, initiator: bool, *, now: float, max_inbound_streams: int = MAX_INBOUND_STREAMS
+        self,
+        initiator: bool,
+        *,
+        now: float,
+        max_inbound_streams: int = MAX_INBOUND_STREAMS,
+        budget: WindowBudget | None = None,
     ) -> None:
         self._peer_parity = 0 if initiator else 1  # of the stream ids that the peer opens
         self._next_id = 1 if initiator else 2
         self._max_inbound = max_inbound_streams
+        self._budget = (budget or WindowBudget()).share()
         self._streams: dict[int, StreamState] = {}
         self._inbound = 0
         self._unacked = 0
@@ -88,6 +97,11 @@ class Session:
         """Bytes that wait for `data_to_send`."""
         return self._outbox.size
 
+    @property
+    def rtt(self) -> float | None:
+        """Seconds of a round trip, smoothed; None before a stream was busy enough to ask for it."""
+        return self._keepalive.rtt
+
     # --- from the wire
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
@@ -116,7 +130,7 @@ class Session:
             if self._body_left:
                 piece = data[at : at + self._body_left]
                 at += len(piece)
-                self._receive_body(piece)
+                self._receive_body(piece, now)
             elif not header and end - at >= HEADER_SIZE:
                 frame = decode_header(data, at)
                 at += HEADER_SIZE
@@ -133,17 +147,19 @@ class Session:
     def _receive_frame(self, kind: int, flags: int, stream_id: int, length: int, now: float) -> None:
         match kind:
             case FrameType.DATA | FrameType.WINDOW_UPDATE:
-                self._receive_stream_frame(kind, flags, stream_id, length)
+                self._receive_stream_frame(kind, flags, stream_id, length, now)
             case FrameType.PING:
                 self._receive_ping(flags, length, now)
             case _:
                 self._going_away = True
                 self._events.append(events.GoAwayReceived(code=length))
 
-    def _receive_stream_frame(self, kind: int, flags: int, stream_id: int, length: int) -> None:
-        if flags & SYN:
-            self._receive_syn(stream_id)
+    def _receive_stream_frame(self, kind: int, flags: int, stream_id: int, length: int, now: float) -> None:
         body = length if kind == FrameType.DATA else 0  # the length of a WindowUpdate is never a body
+        if flags & SYN:
+            if body > INITIAL_WINDOW:  # before there is a stream (CVE-2026-32314)
+                raise MessageTooLarge(body, INITIAL_WINDOW)
+            self._receive_syn(stream_id, now)
         self._body_left, self._body_stream = body, None
         stream = self._streams.get(stream_id)
         if stream is None:  # it crossed with our RST or FIN; an answer could hit a live stream
@@ -168,7 +184,7 @@ class Session:
             if flags & FIN:
                 self._receive_fin(stream)
 
-    def _receive_syn(self, stream_id: int) -> None:
+    def _receive_syn(self, stream_id: int, now: float) -> None:
         if stream_id == SESSION_ID or stream_id % 2 != self._peer_parity:
             raise RemoteProtocolError(f"stream id {stream_id} is not the peer's to open")
         if stream_id in self._streams:
@@ -180,17 +196,18 @@ class Session:
         else:
             self._outbox.add_reply(ACK, stream_id, 0)
             self._inbound += 1
-            self._streams[stream_id] = StreamState(id=stream_id, outbound=False, acked=True)
-            self._events.append(events.StreamOpened(stream_id=stream_id))
+            stream = StreamState(id=stream_id, outbound=False, acked=True, granted_at=now)
+            self._streams[stream_id] = stream
+            self._events.append(events.StreamOpened(stream_id=stream_id, stream=stream))
 
-    def _receive_body(self, piece: memoryview) -> None:
+    def _receive_body(self, piece: memoryview, now: float) -> None:
         self._body_left -= len(piece)
         stream = self._body_stream
         if stream is None:
             return
         stream.receive_window -= len(piece)
         if stream.discarded:
-            self._credit(stream, len(piece))
+            self._credit(stream, len(piece), now)
         else:
             self._events.append(events.DataReceived(stream_id=stream.id, data=bytes(piece)))
         if not self._body_left and self._body_fin:
@@ -215,7 +232,7 @@ class Session:
 
     # --- from the application
 
-    def open_stream(self) -> int:
+    def open_stream(self, now: float) -> int:
         """The id of a new stream, at once usable.
 
         Raises `LocalProtocolError` when the backlog is full, ids are used up or a side said GoAway.
@@ -229,9 +246,13 @@ class Session:
         stream_id = self._next_id
         self._next_id += 2
         self._unacked += 1
-        self._streams[stream_id] = StreamState(id=stream_id, outbound=True, acked=False)
+        self._streams[stream_id] = StreamState(id=stream_id, outbound=True, acked=False, granted_at=now)
         self._outbox.add(FrameType.WINDOW_UPDATE, SYN, stream_id, 0)
         return stream_id
+
+    def stream(self, stream_id: int) -> StreamState:
+        """The state of a stream that is open. Raises `KeyError`."""
+        return self._streams[stream_id]
 
     def send_window(self, stream_id: int) -> int:
         """How many bytes the peer takes on this stream now. Raises as `send_data` does."""
@@ -263,22 +284,32 @@ class Session:
             self._forget(stream)
             self._outbox.add(FrameType.WINDOW_UPDATE, RST, stream_id, code)
 
-    def consume(self, stream_id: int, size: int) -> None:
+    def consume(self, stream: StreamState, size: int, now: float) -> None:
         """The application took `size` bytes that were received; the peer may send as many again."""
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            self._credit(stream, size)
+        if stream.gone:
+            stream.consume(size)
+            stream.settle(self._budget)
+        else:
+            self._credit(stream, size, now)
 
-    def discard(self, stream_id: int, now: float) -> None:
+    def discard(self, stream: StreamState, now: float) -> None:
         """Nobody reads this stream any more: what comes is dropped without an event.
 
         The peer gets `DISCARD_TIMEOUT` seconds to finish its half; then the stream is reset.
         """
-        stream = self._streams.get(stream_id)
-        if stream is not None and not stream.discarded:
+        if not stream.discarded:
             stream.discarded = True
-            self._discarding[stream_id] = now + DISCARD_TIMEOUT
-            self._credit(stream, stream.unread)
+            if stream.gone:
+                stream.settle(self._budget)
+            else:
+                self._discarding[stream.id] = now + DISCARD_TIMEOUT
+                self._credit(stream, stream.unread, now)
+
+    def close(self) -> None:
+        """The connection is over: gives back all memory that windows had reserved."""
+        for stream in self._streams.values():
+            stream.gone = stream.discarded = True
+        self._budget.close()
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Queues a GoAway: no stream is opened any more, from either side."""
@@ -322,10 +353,12 @@ class Session:
             raise LocalProtocolError(f"our half of stream {stream_id} is closed")
         return stream
 
-    def _credit(self, stream: StreamState, size: int) -> None:
-        delta = stream.consume(size)
-        if delta:
-            self._outbox.add(FrameType.WINDOW_UPDATE, 0, stream.id, delta)
+    def _credit(self, stream: StreamState, size: int, now: float) -> None:
+        if stream.consume(size):
+            rtt = None if stream.discarded else self._keepalive.rtt
+            self._outbox.add(FrameType.WINDOW_UPDATE, 0, stream.id, stream.grant(now, rtt, self._budget))
+            if not stream.discarded and self._keepalive.wants_rtt(now):
+                self.ping(now)
 
     def _forget(self, stream: StreamState) -> None:
         del self._streams[stream.id]
@@ -336,3 +369,5 @@ class Session:
             self._unacked -= 1
         if self._body_stream is stream:
             self._body_stream = None
+        stream.gone = True
+        stream.settle(self._budget)

@@ -13,6 +13,7 @@ from p2p.yamux.wire import StreamErrorCode
 if TYPE_CHECKING:
     from p2p.peer_id import PeerId
     from p2p.stream import Data
+    from p2p.yamux.flow import StreamState
     from p2p.yamux.link import Link
 
 YIELD_EVERY = 64  # operations of one stream that need not wait, until other tasks get a turn
@@ -26,11 +27,12 @@ class YamuxStream(trio.abc.HalfCloseableStream):
     not wait are cancellation points all the same, and give way to others once in `YIELD_EVERY`.
     """
 
-    def __init__(self, link: Link, stream_id: int) -> None:
-        self.id = stream_id
+    def __init__(self, link: Link, state: StreamState) -> None:
+        self.id = state.id
         self.protocol = ""
         self._link = link
         self._session = link.session
+        self._state = state
         self._buffer = ReceiveBuffer()
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
@@ -69,9 +71,8 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         finally:
             self._receiving = False
         data = self._buffer.take(max_bytes)
-        if not self._received_eof and self._reset is None:
-            self._session.consume(self.id, len(data))
-            self._link.kick()
+        self._session.consume(self._state, len(data), trio.current_time())
+        self._link.kick()
         return data
 
     async def send_all(self, data: Data) -> None:
@@ -133,9 +134,8 @@ class YamuxStream(trio.abc.HalfCloseableStream):
                 if not self._sent_eof:
                     self._close_write()
                 if not self._received_eof:
-                    self._link.discard(self.id)
-            self._buffer.clear()
-            self._let_go()
+                    self._link.discard(self._state)
+            self._drop()
         await trio.lowlevel.checkpoint()
 
     def reset(self, code: int = StreamErrorCode.NONE) -> None:
@@ -144,8 +144,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
             if not (self._received_eof and self._sent_eof):  # else it is gone already
                 self._session.reset(self.id, code)
             self._reset = StreamReset("the stream was reset on this side", code)
-            self._buffer.clear()
-            self._let_go()
+            self._drop()
 
     # --- called by the connection
 
@@ -172,6 +171,13 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._writable.unpark_all()
 
     # --- private
+
+    def _drop(self) -> None:
+        """Nothing is read any more, not even what came already."""
+        self._buffer.clear()
+        if self._state.gone:
+            self._link.discard(self._state)
+        self._let_go()
 
     def _let_go(self) -> None:
         """Expects no events any more, and wakes whoever waits."""

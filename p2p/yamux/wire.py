@@ -22,7 +22,8 @@ MAX_STREAM_ID = (1 << 32) - 1  # u32; spec, "StreamID Field"
 INITIAL_WINDOW = 256 * 1024  # bytes, each stream, each direction; spec, "Flow Control"
 MAX_WINDOW = (1 << 32) - 1  # bytes; more overflows a u32 (CVE-2026-31814)
 MAX_BODY_SENT = 65535 - 16 - HEADER_SIZE  # bytes; header + body fill one noise transport message exactly
-MAX_BODY_RECEIVED = INITIAL_WINDOW  # bytes; we never grant more at one time (CVE-2026-32314)
+MAX_STREAM_WINDOW = 16 << 20  # bytes that we ever grant ahead; go-yamux, MaxStreamWindowSize
+MAX_BODY_RECEIVED = 1 << 20  # bytes of one frame, whatever the window; rust-yamux, MAX_FRAME_BODY_LEN
 
 SYN = 0x1  # opens a stream; a ping's request
 ACK = 0x2  # accepts a stream; a ping's answer
@@ -48,11 +49,17 @@ class GoAwayCode(IntEnum):
 
 
 class StreamErrorCode(IntEnum):
-    """Why we reset a stream, in the length of the RST; libp2p/specs error-codes."""
+    """Why a stream is reset, in the length of the RST; libp2p/specs error-codes."""
 
     NONE = 0
+    NEGOTIATION_FAILED = 0x1001
     RESOURCE_LIMIT = 0x1002
+    RATE_LIMITED = 0x1003
+    PROTOCOL_VIOLATION = 0x1004
+    SUPPLANTED = 0x1005
+    GARBAGE_COLLECTED = 0x1006
     SHUTDOWN = 0x1007
+    GATED = 0x1008
 
 
 _HEADER = struct.Struct(">BBHII")

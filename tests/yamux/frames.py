@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2p.yamux.events import StreamOpened
+from p2p.yamux.flow import StreamState
 from p2p.yamux.session import Session
 from p2p.yamux.wire import HEADER_SIZE, FrameType, decode_header, encode_header
 
@@ -52,3 +54,10 @@ def happened(session: Session) -> list[object]:
     while (event := session.next_event()) is not None:
         taken.append(event)
     return taken
+
+
+def opened(stream_id: int) -> StreamOpened:
+    """The event of a new inbound stream, whatever its state."""
+    return StreamOpened(
+        stream_id=stream_id, stream=StreamState(id=stream_id, outbound=False, acked=True, granted_at=0.0)
+    )

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from p2p.errors import RemoteProtocolError
 from p2p.yamux import events
+from p2p.yamux.flow import StreamState
 from p2p.yamux.outbox import MAX_QUEUED_PONGS
 from p2p.yamux.session import Session
 from p2p.yamux.wire import HEADER_SIZE, INITIAL_WINDOW, FrameType
-from tests.yamux.frames import encode, happened
+from tests.yamux.frames import encode, happened, opened
 
 PATTERN = bytes(i * 7 + (i >> 8) & 0xFF for i in range(1 << 16))
 
@@ -52,7 +53,7 @@ def talk(one: Session, other: Session, step: int) -> None:
 @pytest.mark.parametrize("step", [1, 7, 65519, 1 << 20])
 def test_two_sessions_agree_however_the_bytes_are_cut(step):
     one, other = Session(True, now=0.0), Session(False, now=0.0)
-    first, second, back = one.open_stream(), one.open_stream(), other.open_stream()
+    first, second, back = one.open_stream(0.0), one.open_stream(0.0), other.open_stream(0.0)
     one.send_data(first, content(first, 0, 100_000))
     one.close_write(first)
     one.send_data(second, b"x")
@@ -63,8 +64,8 @@ def test_two_sessions_agree_however_the_bytes_are_cut(step):
     one.go_away(2)
     talk(one, other, step)
     assert transcript(other) == [
-        events.StreamOpened(stream_id=first),
-        events.StreamOpened(stream_id=second),
+        opened(first),
+        opened(second),
         events.DataReceived(stream_id=first, data=content(first, 0, 100_000)),
         events.StreamClosed(stream_id=first),
         events.DataReceived(stream_id=second, data=b"x"),
@@ -74,7 +75,7 @@ def test_two_sessions_agree_however_the_bytes_are_cut(step):
         events.GoAwayReceived(code=2),
     ]
     assert transcript(one) == [
-        events.StreamOpened(stream_id=back),
+        opened(back),
         events.DataReceived(stream_id=back, data=b"from the listener"),
         events.StreamAcked(stream_id=first),
     ]
@@ -85,6 +86,7 @@ class Side:
     """One session, its application and the bytes on their way to it."""
 
     session: Session
+    states: dict[int, StreamState] = field(default_factory=dict)
     incoming: bytearray = field(default_factory=bytearray)
     streams: list[int] = field(default_factory=list)
     written: dict[int, int] = field(default_factory=dict)
@@ -94,7 +96,8 @@ class Side:
     closed: set[int] = field(default_factory=set)  # our FIN went
     dead: set[int] = field(default_factory=set)  # reset or discarded, by either side
 
-    def add(self, stream_id: int) -> None:
+    def add(self, stream_id: int, state: StreamState | None = None) -> None:
+        self.states[stream_id] = state or self.session.stream(stream_id)
         self.streams.append(stream_id)
         self.written[stream_id] = self.unread[stream_id] = self.read[stream_id] = 0
 
@@ -104,8 +107,8 @@ class Side:
     def take_events(self) -> None:
         while (event := self.session.next_event()) is not None:
             match event:
-                case events.StreamOpened(stream_id=stream_id):
-                    self.add(stream_id)
+                case events.StreamOpened(stream_id=stream_id, stream=state):
+                    self.add(stream_id, state)
                 case events.DataReceived(stream_id=stream_id, data=data):
                     assert stream_id not in self.dead | self.eof
                     at = self.read[stream_id] + self.unread[stream_id]
@@ -125,7 +128,7 @@ class Side:
 
     def consume(self, stream_id: int, size: int) -> None:
         size = min(size, self.unread[stream_id])
-        self.session.consume(stream_id, size)
+        self.session.consume(self.states[stream_id], size, 0.0)
         self.unread[stream_id] -= size
         self.read[stream_id] += size
 
@@ -143,7 +146,7 @@ class Side:
                 self.session.reset(stream_id, 5)
                 self.dead.add(stream_id)
             case "discard":
-                self.session.discard(stream_id, 0.0)
+                self.session.discard(self.states[stream_id], 0.0)
                 self.dead.add(stream_id)
 
 
@@ -172,11 +175,11 @@ STEPS = st.lists(
 def test_every_byte_arrives_once_in_order_and_no_window_is_overrun(steps):
     sides = [Side(Session(True, now=0.0)), Side(Session(False, now=0.0))]
     for side in sides * 2:
-        side.add(side.session.open_stream())
+        side.add(side.session.open_stream(0.0))
     for verb, which, index, size in steps:
         side, other = sides[which], sides[not which]
         if verb == "open":
-            side.add(side.session.open_stream())
+            side.add(side.session.open_stream(0.0))
         elif verb == "ping":
             side.session.ping(0.0)
         elif verb == "carry":

@@ -475,8 +475,13 @@ async def test_a_peer_that_opens_and_resets_at_once_piles_up_no_handlers(autojum
         await trio.sleep_forever()
 
     async with open_node(handler) as (node, wire):
+        for i in range(MAX_HANDLERS + 50):
+            await wire.send(
+                encode(WINDOW_UPDATE, SYN, 10_001 + 2 * i), encode(WINDOW_UPDATE, RST, 10_001 + 2 * i)
+            )
+        assert running == 0  # gone again before there was a task for it
         pairs = [
-            encode(WINDOW_UPDATE, SYN, 1 + 2 * i) + encode(WINDOW_UPDATE, RST, 1 + 2 * i)
+            encode(DATA, SYN, 1 + 2 * i, body=b"x") + encode(WINDOW_UPDATE, RST, 1 + 2 * i)
             for i in range(MAX_HANDLERS + 50)
         ]
         await wire.send(*pairs)

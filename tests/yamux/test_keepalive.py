@@ -52,3 +52,13 @@ def test_ping_values_wrap_around_at_32_bits():
     keepalive = Keepalive(now=0.0)
     keepalive._value = 0xFFFFFFFF
     assert keepalive.ping(0.0) == 0
+
+
+def test_a_peer_that_sends_without_answering_is_alive():
+    keepalive = Keepalive(now=0.0)
+    keepalive.ping(0.0)
+    keepalive.heard(9.0)
+    assert keepalive.handle_timer(10.0, ping_waits=False) is None
+    assert keepalive.next_deadline() == 19.0
+    with pytest.raises(ConnectionLost):
+        keepalive.handle_timer(19.0, ping_waits=False)

@@ -11,7 +11,6 @@ from p2p.yamux.events import (
     PongReceived,
     StreamAcked,
     StreamClosed,
-    StreamOpened,
     StreamReset,
     WindowOpened,
 )
@@ -30,7 +29,7 @@ from p2p.yamux.wire import (
     StreamErrorCode,
     encode_header,
 )
-from tests.yamux.frames import DATA, GO_AWAY, PING, WINDOW_UPDATE, Frame, encode, happened, sent
+from tests.yamux.frames import DATA, GO_AWAY, PING, WINDOW_UPDATE, Frame, encode, happened, opened, sent
 
 GO_AWAY_PROTOCOL_ERROR = Frame(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR)
 
@@ -46,7 +45,7 @@ def listener(**limits: int) -> Session:
 def with_outbound() -> tuple[Session, int]:
     """A dialer's session with one acked stream, and nothing waiting."""
     session = dialer()
-    stream_id = session.open_stream()
+    stream_id = session.open_stream(0.0)
     session.receive_data(encode(WINDOW_UPDATE, ACK, stream_id), 0.0)
     happened(session)
     sent(session)
@@ -73,14 +72,14 @@ def breaks_the_rules(session: Session, data: bytes, match: str | None = None) ->
 
 def test_the_dialer_opens_odd_streams_and_the_listener_even_ones():
     one, other = dialer(), listener()
-    assert [one.open_stream() for _ in range(3)] == [1, 3, 5]
-    assert [other.open_stream() for _ in range(3)] == [2, 4, 6]
+    assert [one.open_stream(0.0) for _ in range(3)] == [1, 3, 5]
+    assert [other.open_stream(0.0) for _ in range(3)] == [2, 4, 6]
     assert sent(one) == [Frame(WINDOW_UPDATE, SYN, i, 0) for i in (1, 3, 5)]
 
 
 def test_data_may_follow_a_syn_at_once():
     session = dialer()
-    stream_id = session.open_stream()
+    stream_id = session.open_stream(0.0)
     session.send_data(stream_id, b"hello")
     assert sent(session) == [Frame(WINDOW_UPDATE, SYN, 1, 0), Frame(DATA, 0, 1, 5, b"hello")]
 
@@ -88,7 +87,7 @@ def test_data_may_follow_a_syn_at_once():
 def test_an_inbound_stream_is_acked_at_once_even_if_its_handler_never_writes():
     session = listener()
     session.receive_data(encode(WINDOW_UPDATE, SYN, 1), 0.0)
-    assert happened(session) == [StreamOpened(stream_id=1)]
+    assert happened(session) == [opened(1)]
     assert sent(session) == [Frame(WINDOW_UPDATE, ACK, 1, 0)]
 
 
@@ -96,7 +95,7 @@ def test_a_syn_may_carry_data_and_fin():
     session = listener()
     session.receive_data(encode(DATA, SYN | FIN, 1, body=b"all"), 0.0)
     assert happened(session) == [
-        StreamOpened(stream_id=1),
+        opened(1),
         DataReceived(stream_id=1, data=b"all"),
         StreamClosed(stream_id=1),
     ]
@@ -106,7 +105,7 @@ def test_a_window_update_never_has_a_body_whatever_its_flags():
     session = listener()
     session.receive_data(encode(WINDOW_UPDATE, SYN, 1, 4) + encode(DATA, 0, 1, body=b"x"), 0.0)
     assert happened(session) == [
-        StreamOpened(stream_id=1),
+        opened(1),
         WindowOpened(stream_id=1),
         DataReceived(stream_id=1, data=b"x"),
     ]
@@ -129,46 +128,46 @@ def test_a_duplicate_syn_breaks_the_rules():
 def test_syns_may_come_out_of_order():
     session = with_inbound(5)
     session.receive_data(encode(WINDOW_UPDATE, SYN, 3), 0.0)
-    assert happened(session) == [StreamOpened(stream_id=3)]
+    assert happened(session) == [opened(3)]
 
 
 def test_ids_are_never_reused_and_end_with_32_bits():
     session = dialer()
-    session.reset(session.open_stream())
-    assert session.open_stream() == 3
+    session.reset(session.open_stream(0.0))
+    assert session.open_stream(0.0) == 3
     session._next_id = MAX_STREAM_ID
-    assert session.open_stream() == MAX_STREAM_ID
+    assert session.open_stream(0.0) == MAX_STREAM_ID
     with pytest.raises(LocalProtocolError, match="used up"):
-        session.open_stream()
+        session.open_stream(0.0)
 
 
 def test_at_most_256_outbound_streams_wait_for_an_ack():
     session = dialer()
-    ids = [session.open_stream() for _ in range(MAX_UNACKED_STREAMS)]
+    ids = [session.open_stream(0.0) for _ in range(MAX_UNACKED_STREAMS)]
     assert session.backlog_full
     with pytest.raises(LocalProtocolError, match="ACK"):
-        session.open_stream()
+        session.open_stream(0.0)
     session.receive_data(encode(WINDOW_UPDATE, ACK, ids[7]) * 2, 0.0)  # a second ACK changes nothing
     assert happened(session) == [StreamAcked(stream_id=ids[7])]
     assert not session.backlog_full
-    session.open_stream()
+    session.open_stream(0.0)
     assert session.backlog_full
 
 
 @pytest.mark.parametrize("kind", [DATA, WINDOW_UPDATE])
 def test_an_ack_may_ride_on_any_frame(kind):
     session = dialer()
-    stream_id = session.open_stream()
+    stream_id = session.open_stream(0.0)
     session.receive_data(encode(kind, ACK | FIN, stream_id), 0.0)
     assert happened(session) == [StreamAcked(stream_id=stream_id), StreamClosed(stream_id=stream_id)]
 
 
 def test_a_reset_stream_leaves_the_backlog():
     session = dialer()
-    ids = [session.open_stream() for _ in range(MAX_UNACKED_STREAMS)]
+    ids = [session.open_stream(0.0) for _ in range(MAX_UNACKED_STREAMS)]
     session.reset(ids[0])
     session.receive_data(encode(WINDOW_UPDATE, RST, ids[1]), 0.0)
-    session.open_stream()
+    session.open_stream(0.0)
     assert not session.backlog_full
 
 
@@ -181,14 +180,14 @@ def test_inbound_streams_over_the_cap_are_reset():
     assert len(happened(session)) == 4
     session.reset(1)
     session.receive_data(encode(WINDOW_UPDATE, SYN, 7), 0.0)
-    assert happened(session) == [StreamOpened(stream_id=7)]
+    assert happened(session) == [opened(7)]
 
 
 def test_our_own_streams_do_not_count_for_the_inbound_cap():
     session = listener(max_inbound_streams=1)
-    session.open_stream()
+    session.open_stream(0.0)
     session.receive_data(encode(WINDOW_UPDATE, SYN, 1), 0.0)
-    assert happened(session) == [StreamOpened(stream_id=1)]
+    assert happened(session) == [opened(1)]
 
 
 def test_answers_to_a_peer_that_reads_none_are_bounded():
@@ -243,7 +242,7 @@ def test_a_shared_frame_is_filled_and_no_more():
 
 def test_writes_of_two_streams_keep_their_frames_apart():
     session, one = with_outbound()
-    two = session.open_stream()
+    two = session.open_stream(0.0)
     for stream_id, data in ((one, b"a"), (two, b"b"), (one, b"c")):
         session.send_data(stream_id, data)
     assert [(f.stream_id, f.body) for f in sent(session)[1:]] == [(one, b"a"), (two, b"b"), (one, b"c")]
@@ -252,7 +251,7 @@ def test_writes_of_two_streams_keep_their_frames_apart():
 def test_a_frame_between_two_writes_keeps_them_apart():
     session, stream_id = with_outbound()
     session.send_data(stream_id, b"a")
-    session.open_stream()
+    session.open_stream(0.0)
     session.send_data(stream_id, b"b")
     assert [frame.body for frame in sent(session)] == [b"a", b"", b"b"]
 
@@ -275,7 +274,7 @@ def test_window_deltas_add_up_and_are_not_absolute():
 
 def test_a_window_may_be_granted_with_the_ack_or_the_syn():
     session = dialer()
-    stream_id = session.open_stream()
+    stream_id = session.open_stream(0.0)
     session.receive_data(encode(WINDOW_UPDATE, ACK, stream_id, 5), 0.0)
     session.receive_data(encode(WINDOW_UPDATE, SYN, 2, 7), 0.0)
     assert session.send_window(stream_id) == INITIAL_WINDOW + 5
@@ -324,10 +323,10 @@ def test_a_frame_over_the_window_is_refused_before_its_body_comes():
 def test_consumed_bytes_are_granted_again_from_half_a_window_on():
     session = with_inbound(1)
     session.receive_data(encode(DATA, 0, 1, body=bytes(INITIAL_WINDOW)), 0.0)
-    session.consume(1, INITIAL_WINDOW // 2 - 1)
+    session.consume(session.stream(1), INITIAL_WINDOW // 2 - 1, 0.0)
     assert sent(session) == []
-    session.consume(1, 11)
-    assert sent(session) == [Frame(WINDOW_UPDATE, 0, 1, INITIAL_WINDOW // 2 + 10)]
+    session.consume(session.stream(1), 11, 0.0)
+    assert sent(session)[1:] == [Frame(WINDOW_UPDATE, 0, 1, INITIAL_WINDOW // 2 + 10)]
     session.receive_data(encode(DATA, 0, 1, body=bytes(INITIAL_WINDOW // 2 + 10)), 0.0)
     breaks_the_rules(session, encode(DATA, 0, 1, body=b"x"), "overrun")
 
@@ -335,16 +334,16 @@ def test_consumed_bytes_are_granted_again_from_half_a_window_on():
 def test_nothing_is_granted_to_a_peer_that_finished():
     session = with_inbound(1)
     session.receive_data(encode(DATA, FIN, 1, body=bytes(INITIAL_WINDOW)), 0.0)
-    session.consume(1, INITIAL_WINDOW)
+    session.consume(session.stream(1), INITIAL_WINDOW, 0.0)
     assert sent(session) == []
 
 
 def test_more_cannot_be_consumed_than_came():
     session = with_inbound(1)
     session.receive_data(encode(DATA, 0, 1, body=b"abc"), 0.0)
-    session.consume(1, 2)
+    session.consume(session.stream(1), 2, 0.0)
     with pytest.raises(LocalProtocolError, match="consumed"):
-        session.consume(1, 2)
+        session.consume(session.stream(1), 2, 0.0)
 
 
 def test_empty_data_and_window_frames_mean_nothing():
@@ -401,8 +400,9 @@ def test_a_second_fin_and_data_behind_a_fin_are_dropped():
 def test_a_stream_that_both_sides_finished_is_unknown():
     session = with_inbound(1)
     session.receive_data(encode(DATA, FIN, 1, body=b"last"), 0.0)
+    stream = session.stream(1)
     session.close_write(1)
-    session.consume(1, 4)  # still being read: no error, nothing to grant
+    session.consume(stream, 4, 0.0)  # still being read: no error, nothing to grant
     with pytest.raises(LocalProtocolError, match="not open"):
         session.send_data(1, b"x")
     with pytest.raises(LocalProtocolError, match="not open"):
@@ -434,7 +434,7 @@ def test_a_reset_within_a_body_drops_the_rest():
     session.receive_data(frame[-2:], 0.0)
     assert happened(session) == [DataReceived(stream_id=1, data=b"abcd")]
     session.receive_data(encode(WINDOW_UPDATE, SYN, 3), 0.0)
-    assert happened(session) == [StreamOpened(stream_id=3)]
+    assert happened(session) == [opened(3)]
 
 
 def test_the_length_of_a_reset_is_an_error_code_and_no_window():
@@ -449,7 +449,7 @@ def test_the_length_of_a_reset_is_an_error_code_and_no_window():
 def test_a_reset_on_a_data_frame_drops_its_body():
     session = with_inbound(1)
     session.receive_data(encode(DATA, RST, 1, body=b"junk") + encode(WINDOW_UPDATE, SYN, 3), 0.0)
-    assert happened(session) == [StreamReset(stream_id=1, code=0), StreamOpened(stream_id=3)]
+    assert happened(session) == [StreamReset(stream_id=1, code=0), opened(3)]
 
 
 def test_frames_for_unknown_streams_are_consumed_and_never_answered():
@@ -462,7 +462,7 @@ def test_frames_for_unknown_streams_are_consumed_and_never_answered():
     assert happened(session) == []
     assert sent(session) == []
     session.receive_data(encode(WINDOW_UPDATE, SYN, 1), 0.0)
-    assert happened(session) == [StreamOpened(stream_id=1)]
+    assert happened(session) == [opened(1)]
 
 
 # --- discarding
@@ -473,8 +473,8 @@ def test_a_discarded_stream_is_read_into_nothing_with_credit_until_its_fin():
     session.receive_data(encode(DATA, 0, 1, body=bytes(INITIAL_WINDOW)), 0.0)
     happened(session)
     session.close_write(1)
-    session.discard(1, now=5.0)
-    session.discard(1, now=9.0)  # the first deadline stays
+    session.discard(session.stream(1), now=5.0)
+    session.discard(session.stream(1), now=9.0)  # the first deadline stays
     assert sent(session) == [Frame(WINDOW_UPDATE, FIN, 1, 0), Frame(WINDOW_UPDATE, 0, 1, INITIAL_WINDOW)]
     assert session.next_deadline() == 5.0 + DISCARD_TIMEOUT
     session.receive_data(encode(DATA, FIN, 1, body=bytes(INITIAL_WINDOW)), 6.0)
@@ -486,8 +486,8 @@ def test_a_discarded_stream_is_read_into_nothing_with_credit_until_its_fin():
 def test_a_discarded_stream_without_a_fin_is_reset_in_time():
     session = with_inbound(1)
     session.receive_data(encode(WINDOW_UPDATE, SYN, 3), 0.0)
-    session.discard(1, now=5.0)
-    session.discard(3, now=6.0)
+    session.discard(session.stream(1), now=5.0)
+    session.discard(session.stream(3), now=6.0)
     sent(session)
     session.handle_timer(5.0 + DISCARD_TIMEOUT)
     assert sent(session) == [Frame(WINDOW_UPDATE, RST, 1, 0)]
@@ -500,16 +500,17 @@ def test_discarding_within_a_body_grants_no_byte_twice():
     session = with_inbound(1)
     frame = encode(DATA, 0, 1, body=bytes(INITIAL_WINDOW))
     session.receive_data(frame[: INITIAL_WINDOW // 2 + 12], 0.0)
-    session.discard(1, now=0.0)
+    session.discard(session.stream(1), now=0.0)
     session.receive_data(frame[INITIAL_WINDOW // 2 + 12 :], 0.0)
     assert sum(frame.length for frame in sent(session)) == INITIAL_WINDOW
 
 
 def test_a_discarded_stream_ends_without_an_event():
     session = with_inbound(1)
-    session.discard(1, now=0.0)
+    stream = session.stream(1)
+    session.discard(stream, now=0.0)
     session.receive_data(encode(WINDOW_UPDATE, RST, 1), 0.0)
-    session.discard(1, now=0.0)
+    session.discard(stream, now=0.0)
     assert happened(session) == []
     assert session.num_streams == 0
 
@@ -589,7 +590,7 @@ def test_after_our_go_away_streams_of_the_peer_are_reset_and_ours_not_opened():
         Frame(WINDOW_UPDATE, RST, 3, StreamErrorCode.SHUTDOWN),
     ]
     with pytest.raises(LocalProtocolError, match="going away"):
-        session.open_stream()
+        session.open_stream(0.0)
     assert session.send_data(1, b"live ones go on") == 15
 
 
@@ -599,7 +600,7 @@ def test_any_go_away_code_is_taken(code):
     session.receive_data(encode(GO_AWAY, 0, 0, code), 0.0)
     assert happened(session) == [GoAwayReceived(code=code)]
     with pytest.raises(LocalProtocolError, match="going away"):
-        session.open_stream()
+        session.open_stream(0.0)
 
 
 def test_what_comes_after_a_broken_rule_is_ignored():
@@ -614,7 +615,7 @@ def test_events_before_a_broken_rule_are_kept():
     session = listener()
     with pytest.raises(RemoteProtocolError):
         session.receive_data(encode(WINDOW_UPDATE, SYN, 1) + b"\xff" * 12, 0.0)
-    assert happened(session) == [StreamOpened(stream_id=1)]
+    assert happened(session) == [opened(1)]
 
 
 # --- the end
@@ -637,7 +638,7 @@ def test_what_is_queued_is_what_will_be_sent():
     session = dialer()
     assert session.data_to_send() == b""
     assert session.queued == 0
-    session.send_data(session.open_stream(), bytes(100_000))
+    session.send_data(session.open_stream(0.0), bytes(100_000))
     session.ping(0.0)
     session.receive_data(encode(PING, SYN, 0, 1), 0.0)
     assert session.queued == len(session.data_to_send()) > 100_000

@@ -5,7 +5,7 @@ from p2p.yamux.wire import (
     ACK,
     FIN,
     HEADER_SIZE,
-    INITIAL_WINDOW,
+    MAX_BODY_RECEIVED,
     MAX_BODY_SENT,
     SYN,
     FrameType,
@@ -46,11 +46,11 @@ def test_an_unknown_type_is_refused():
         decode_header(b"\x00\x04" + bytes(10))
 
 
-def test_a_body_over_any_window_is_refused():
-    decode_header(encode_header(FrameType.DATA, 0, 1, INITIAL_WINDOW))
+def test_a_body_over_the_cap_is_refused():
+    decode_header(encode_header(FrameType.DATA, 0, 1, MAX_BODY_RECEIVED))
     with pytest.raises(MessageTooLarge) as caught:
-        decode_header(encode_header(FrameType.DATA, 0, 1, INITIAL_WINDOW + 1))
-    assert (caught.value.size, caught.value.limit) == (INITIAL_WINDOW + 1, INITIAL_WINDOW)
+        decode_header(encode_header(FrameType.DATA, 0, 1, MAX_BODY_RECEIVED + 1))
+    assert (caught.value.size, caught.value.limit) == (MAX_BODY_RECEIVED + 1, MAX_BODY_RECEIVED)
 
 
 def test_lengths_that_are_no_body_may_be_anything():
