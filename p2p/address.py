@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from multiaddr import Multiaddr
 
@@ -87,6 +87,12 @@ def with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr:
     return address.encapsulate(parse_address(f"/p2p/{peer}"))
 
 
+def ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
+    """The IP address that `address` begins with; None for names, memory and the like."""
+    _, kind, value, *_ = [*str(address).split("/", 3), ""]
+    return ip_address(value) if kind in ("ip4", "ip6") else None
+
+
 def tcp_address(host: str, port: int) -> Multiaddr:
     """The multiaddr of a TCP socket's address; IPv4-mapped IPv6 becomes IPv4."""
     ip = ip_address(host.partition("%")[0])
@@ -100,6 +106,10 @@ def tcp_endpoint(address: Multiaddr) -> tuple[str, int]:
 
     Raises `InvalidAddress` for any other kind of address.
     """
+    if str(address).startswith("/ip6zone/"):
+        raise InvalidAddress(
+            f"cannot use {address}: a link-local address with a zone has no meaning elsewhere"
+        )
     transport, _ = split_peer(address)
     parts = str(transport).split("/")[1:] if transport is not None else []
     if len(parts) != 4 or parts[0] not in ("ip4", "ip6", "dns", "dns4", "dns6") or parts[2] != "tcp":

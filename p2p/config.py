@@ -45,13 +45,23 @@ class HostConfig:
     """Seconds for which a new connection is not trimmed (go 20 s, its daemon 60 s)."""
     window_memory: int = 128 << 20
     """Bytes that the receive windows of all streams may grow by, over the 256 KiB of each (go: 128 MiB)."""
+    max_per_ip: int = 8
+    """Inbound connections of one IPv4 address or one IPv6 /56 at once."""
+    max_per_net: int = 64
+    """Inbound connections of one IPv6 /48 at once."""
+    accept_rate: float = 0.2
+    """New inbound connections a second of one IPv4 address or one IPv6 /56, after a burst."""
+    accept_burst: int = 16
+    """New inbound connections of one IPv4 address or one IPv6 /56 before `accept_rate` holds."""
+    limit_loopback: bool = False
+    """Whether the four limits above hold for loopback too: several peers of one machine come from there."""
     agent: str = "atcp/2.0.0a1"
     """What identify says that we are."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value > 0:
+            if type(value) in (int, float) and not value > 0:
                 raise InvalidInput(f"{field.name} is {value}: it must be over 0")
         if not self.security or not set(self.security) <= set(SECURITY):
             raise InvalidInput(f"security is {self.security!r}: name one or both of {SECURITY!r}")

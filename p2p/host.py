@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 from multiaddr import Multiaddr
@@ -25,6 +26,7 @@ from p2p.scope import open_scope, reset_on_error
 from p2p.stream import Connection, Stream, StreamHandler, Transport
 from p2p.swarm import Swarm, SwarmConnection
 from p2p.transport import TcpTransport
+from p2p.upgrade import upgrade_inbound, upgrade_outbound
 from p2p.yamux import YamuxStream
 
 logger = logging.getLogger(__name__)
@@ -56,8 +58,10 @@ class Host:
         self._subscribers: list[trio.MemorySendChannel[HostEvent]] = []
         self._swarm = Swarm(
             nursery=nursery,
-            key=key,
+            own_id=self.peer_id,
             transports=transports,
+            upgrade_inbound=partial(upgrade_inbound, key=key),
+            upgrade_outbound=lambda raw, peer: upgrade_outbound(raw, key, peer),
             config=config,
             serve=self._serve_connection,
             notify=self._notify,

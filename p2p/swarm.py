@@ -1,8 +1,8 @@
-"""The connections of a host: dials, listens, keeps one connection a peer, backs off.
+"""The connections of a host: dials, listens, keeps one connection a peer, and not too many of them.
 
-    accept ─┐                      ┌─ refused: the peer has a better connection → closed
-            ├→ upgrade → _admit ──→┤
-    dial ───┘                      └─ serve, until either side ends it → _remove
+    accept → limits of its address → upgrade ─┐            ┌─ refused: the peer has a better connection
+                                              ├→ _admit ──→┤
+    dialing: names → race → upgrade ──────────┘            └─ serve, until either side ends it → _remove
 
 Each connection has one task, which owns everything about it; closing that task's nursery closes all.
 """
@@ -16,23 +16,23 @@ from dataclasses import dataclass
 import trio
 from multiaddr import Multiaddr
 
+from p2p.address import ip_of
 from p2p.config import HostConfig
+from p2p.dialing import Dialer, Lookup, SystemLookup
 from p2p.errors import ConnectionLost, DialFailed, InvalidAddress, P2PError
 from p2p.events import HostEvent, PeerConnected, PeerDisconnected
-from p2p.keys import KeyPair
+from p2p.limits import AddressLimits, ConnectionManager
 from p2p.peer_id import PeerId
 from p2p.scope import close_forcefully
 from p2p.stream import ByteStream, Listener, Transport
-from p2p.upgrade import upgrade_inbound, upgrade_outbound
 from p2p.yamux import YamuxConnection
 
 logger = logging.getLogger(__name__)
 
-MAX_DIALED_ADDRESSES = 25  # of one peer in one dial, as js-libp2p
 SIMULTANEOUS = 15.0  # seconds; a second connection within this time is a crossing dial, later it is a return
-BACKOFF_FIRST = 0.5  # seconds an address is left alone after its first failure, doubling
-BACKOFF_MAX = 60.0  # seconds
-BACKOFF_ENTRIES = 4096  # addresses remembered as failing
+
+UpgradeInbound = Callable[[ByteStream], Awaitable[YamuxConnection]]
+UpgradeOutbound = Callable[[ByteStream, PeerId], Awaitable[YamuxConnection]]
 
 
 @dataclass(eq=False, slots=True)
@@ -50,30 +50,6 @@ class SwarmConnection:
         return self.muxed.peer
 
 
-class Backoff:
-    """How long a failing address is left alone."""
-
-    def __init__(self) -> None:
-        self._failures: dict[Multiaddr, tuple[int, float]] = {}
-
-    def remaining(self, address: Multiaddr, now: float) -> float:
-        """Seconds until `address` may be dialed again; 0 when it may."""
-        _, until = self._failures.get(address, (0, now))
-        return max(0.0, until - now)
-
-    def failed(self, address: Multiaddr, now: float) -> None:
-        """Doubles the wait for `address`."""
-        count, _ = self._failures.pop(address, (0, 0.0))
-        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** min(count, 10))
-        self._failures[address] = (count + 1, now + delay)
-        while len(self._failures) > BACKOFF_ENTRIES:
-            self._failures.pop(next(iter(self._failures)))
-
-    def succeeded(self, address: Multiaddr) -> None:
-        """Forgets earlier failures of `address`."""
-        self._failures.pop(address, None)
-
-
 class Swarm:
     """All connections of one identity. `serve(connection)` runs for the life of each."""
 
@@ -81,25 +57,38 @@ class Swarm:
         self,
         *,
         nursery: trio.Nursery,
-        key: KeyPair,
+        own_id: PeerId,
         transports: Sequence[Transport],
+        upgrade_inbound: UpgradeInbound,
+        upgrade_outbound: UpgradeOutbound,
         config: HostConfig,
         serve: Callable[[SwarmConnection], Awaitable[None]],
         notify: Callable[[HostEvent], None],
+        lookup: Lookup | None = None,
     ) -> None:
         self._nursery = nursery
-        self._key = key
-        self._own_id = PeerId.from_public_key(key.public)
-        self._transports = tuple(transports)
+        self._own_id = own_id
+        self._upgrade_inbound = upgrade_inbound
         self._config = config
         self._serve = serve
         self._notify = notify
         self._listeners: list[Listener] = []
         self._half_open: dict[trio.CancelScope, None] = {}  # inbound upgrades, oldest first
         self._dials: dict[PeerId, trio.Lock] = {}
-        self._backoff = Backoff()
+        self._dialer = Dialer(transports, upgrade_outbound, lookup or SystemLookup(), config)
+        self._address_limits = AddressLimits(
+            per_address=config.max_per_ip,
+            per_net=config.max_per_net,
+            rate=config.accept_rate,
+            burst=config.accept_burst,
+            limit_loopback=config.limit_loopback,
+        )
+        self._trimming = False
         self._bytes_before = 0  # sent on connections that are gone
         self.connections: dict[PeerId, SwarmConnection] = {}
+        self.manager = ConnectionManager(
+            low_water=config.low_water, high_water=config.high_water, grace=config.grace
+        )
 
     @property
     def listen_addresses(self) -> list[Multiaddr]:
@@ -114,14 +103,15 @@ class Swarm:
     async def listen(self, address: Multiaddr) -> None:
         """Listens on `address`; connections are accepted when this returns.
 
-        Raises `AddressInUse`, `InvalidAddress`.
+        A name stands for all of its addresses. Raises `AddressInUse`, `InvalidAddress`.
         """
-        transport = self._transport(address)
-        if transport is None:
-            raise InvalidAddress(f"cannot listen on {address}: use an address like /ip4/127.0.0.1/tcp/4001")
-        listener = await transport.listen(address)
-        self._listeners.append(listener)
-        self._nursery.start_soon(self._accept, listener)
+        for place in await self._dialer.resolve(address):
+            transport = self._dialer.transport(place)
+            if transport is None:
+                raise InvalidAddress(f"cannot listen on {place}: use an address like /ip4/127.0.0.1/tcp/4001")
+            listener = await transport.listen(place)
+            self._listeners.append(listener)
+            self._nursery.start_soon(self._accept, listener)
 
     async def connect(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> SwarmConnection:
         """The connection to `peer`, dialed when there is none. Raises `DialFailed`.
@@ -144,49 +134,19 @@ class Swarm:
             for connection in self.connections.values():
                 nursery.start_soon(connection.muxed.aclose)
 
-    def _transport(self, address: Multiaddr) -> Transport | None:
-        return next((transport for transport in self._transports if transport.can_dial(address)), None)
-
     async def _dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> SwarmConnection:
         if peer == self._own_id:
             raise DialFailed(peer, ["that is ourselves"])
-        reasons: list[str] = []
-        with trio.move_on_after(self._config.dial_timeout) as whole:
-            for address in addresses[:MAX_DIALED_ADDRESSES]:
-                if (wait := self._backoff.remaining(address, trio.current_time())) > 0:
-                    reasons.append(f"{address}: failed before, next try in {wait:.1f} s")
-                    continue
-                try:
-                    await self._nursery.start(self._run_outbound, peer, address)
-                except P2PError as exc:
-                    self._backoff.failed(address, trio.current_time())
-                    reasons.append(str(exc))
-                    continue
-                self._backoff.succeeded(address)
-                if (connection := self.connections.get(peer)) is not None:
-                    return connection
-                reasons.append(f"{address}: the connection ended at once")
-        if whole.cancelled_caught:
-            reasons.append(f"gave up after {self._config.dial_timeout:g} s")
-        raise DialFailed(peer, reasons)
-
-    async def _run_outbound(
-        self, peer: PeerId, address: Multiaddr, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Connects to `address`, reports that the connection is in the table, then serves it."""
-        transport = self._transport(address)
-        if transport is None:
-            raise ConnectionLost(f"{address}: no transport for this kind of address")
-        raw: ByteStream | None = None
-        with trio.move_on_after(self._config.connect_timeout):
-            raw = await transport.dial(address)
-        if raw is None:
-            raise ConnectionLost(f"{address}: no connection within {self._config.connect_timeout:g} s")
-        try:
-            muxed = await upgrade_outbound(raw, self._key, peer)
-        except P2PError as exc:
-            raise ConnectionLost(f"{address}: {exc}") from exc
-        await self._run(muxed, True, address, task_status)
+        address, muxed = await self._dialer.dial(peer, addresses)
+        connection = SwarmConnection(muxed, True, address, trio.current_time())
+        if self._admit(connection):
+            self._nursery.start_soon(self._run, connection)
+        else:
+            await close_forcefully(muxed)
+        admitted = self.connections.get(peer)
+        if admitted is None:
+            raise DialFailed(peer, [f"{address}: the connection ended at once"])
+        return admitted
 
     async def _accept(self, listener: Listener) -> None:
         while True:
@@ -194,6 +154,11 @@ class Swarm:
                 raw, remote = await listener.accept()
             except ConnectionLost:
                 return
+            refusal = self._address_limits.admit(ip_of(remote), trio.current_time())
+            if refusal is not None:
+                logger.info("refusing %s: %s", remote, refusal)
+                self._nursery.start_soon(close_forcefully, raw)
+                continue
             if len(self._half_open) >= self._config.max_half_open:
                 oldest = next(iter(self._half_open))  # honest upgrades take milliseconds, silent ones pile up
                 del self._half_open[oldest]
@@ -203,40 +168,40 @@ class Swarm:
             self._nursery.start_soon(self._run_inbound, raw, remote, scope)
 
     async def _run_inbound(self, raw: ByteStream, remote: Multiaddr, scope: trio.CancelScope) -> None:
-        muxed: YamuxConnection | None = None
+        try:
+            muxed = await self._upgrade(raw, remote, scope)
+            if muxed is None:
+                return
+            connection = SwarmConnection(muxed, False, remote, trio.current_time())
+            if self._admit(connection):
+                await self._run(connection)
+            else:
+                await close_forcefully(muxed)
+        finally:
+            self._address_limits.release(ip_of(remote))
+
+    async def _upgrade(
+        self, raw: ByteStream, remote: Multiaddr, scope: trio.CancelScope
+    ) -> YamuxConnection | None:
+        """The muxed connection over a stream that we accepted; None when it is refused or fails."""
         try:
             if len(self.connections) >= self._config.max_connections:
                 logger.warning("refusing %s: %d connections are open", remote, len(self.connections))
                 await close_forcefully(raw)
-                return
+                return None
             with scope:
-                muxed = await upgrade_inbound(raw, self._key)
+                return await self._upgrade_inbound(raw)
+            logger.info("inbound connection from %s is too slow", remote)
         except P2PError as exc:
             logger.info("inbound connection from %s failed: %s", remote, exc)
-            return
         except Exception:  # a stranger's bytes found a bug: it may cost this connection, not the listener
             logger.exception("inbound connection from %s met a bug", remote)
-            return
         finally:
             self._half_open.pop(scope, None)
-        if muxed is None:
-            logger.info("inbound connection from %s is too slow", remote)
-            return
-        await self._run(muxed, False, remote)
+        return None
 
-    async def _run(
-        self,
-        muxed: YamuxConnection,
-        outbound: bool,
-        remote: Multiaddr,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        connection = SwarmConnection(muxed, outbound, remote, trio.current_time())
-        admitted = self._admit(connection)
-        task_status.started()
-        if not admitted:
-            await close_forcefully(muxed)
-            return
+    async def _run(self, connection: SwarmConnection) -> None:
+        """Serves a connection that is in the table, until its end."""
         try:
             await self._serve(connection)
         except P2PError as exc:
@@ -260,12 +225,30 @@ class Swarm:
                 return False
             self._nursery.start_soon(old.muxed.aclose)
         self.connections[peer] = new
+        self.manager.handle_opened(peer, new.opened_at)
+        if not self._trimming and self.manager.next_deadline() is not None:
+            self._trimming = True
+            self._nursery.start_soon(self._trim)
         if old is None:
             self._notify(PeerConnected(peer=peer, outbound=new.outbound))
         return True
+
+    async def _trim(self) -> None:
+        """Closes what the connection manager names, until there are few enough or all are protected."""
+        try:
+            while (deadline := self.manager.next_deadline()) is not None:
+                await trio.sleep_until(deadline)
+                for peer in self.manager.trim(
+                    trio.current_time(), lambda peer: self.connections[peer].muxed.num_streams
+                ):
+                    logger.info("closing the connection to %s: too many are open", peer)
+                    self._nursery.start_soon(self.connections[peer].muxed.aclose)
+        finally:
+            self._trimming = False
 
     def _remove(self, connection: SwarmConnection) -> None:
         self._bytes_before += connection.muxed.bytes_sent
         if self.connections.get(connection.peer) is connection:
             del self.connections[connection.peer]
+            self.manager.handle_closed(connection.peer)
             self._notify(PeerDisconnected(peer=connection.peer))

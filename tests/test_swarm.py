@@ -9,7 +9,6 @@ from p2p.errors import AuthenticationFailed, DialFailed, InvalidAddress
 from p2p.events import PeerConnected, PeerDisconnected
 from p2p.host import open_host
 from p2p.peer_id import PeerId
-from p2p.swarm import BACKOFF_ENTRIES, BACKOFF_MAX, Backoff
 from p2p.transport import MemoryNetwork, MemoryTransport
 from p2p.upgrade import upgrade_outbound
 from tests.support import connect, key_number, open_memory_host, open_memory_hosts
@@ -21,29 +20,6 @@ async def wait_until_gone(host, peer):
     with host.events() as events:
         while host.is_connected(peer):
             await events.receive()
-
-
-def test_backoff_doubles_up_to_a_minute_and_forgets_on_success():
-    backoff = Backoff()
-    assert backoff.remaining(NOWHERE, 0.0) == 0
-    waits = []
-    for _ in range(12):
-        backoff.failed(NOWHERE, 0.0)
-        waits.append(backoff.remaining(NOWHERE, 0.0))
-    assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
-    assert waits[-1] == BACKOFF_MAX
-    assert backoff.remaining(NOWHERE, 59.0) == 1.0
-    backoff.succeeded(NOWHERE)
-    assert backoff.remaining(NOWHERE, 0.0) == 0
-
-
-def test_backoff_remembers_a_bounded_number_of_addresses():
-    backoff = Backoff()
-    addresses = [parse_address(f"/memory/{number}") for number in range(1, BACKOFF_ENTRIES + 2)]
-    for address in addresses:
-        backoff.failed(address, 0.0)
-    assert backoff.remaining(addresses[0], 0.0) == 0
-    assert backoff.remaining(addresses[-1], 0.0) > 0
 
 
 async def test_an_address_that_failed_is_left_alone_for_a_while(autojump_clock):
@@ -234,13 +210,13 @@ async def test_a_transport_that_does_not_connect_costs_its_own_deadline(autojump
 
 
 async def test_a_bug_met_by_a_stranger_does_not_end_the_listener(autojump_clock, monkeypatch, caplog):
-    async def broken(raw, key):
+    async def broken(raw):
         monkeypatch.undo()
         await raw.aclose()
         raise IndexError("a parser's bug")
 
     async with open_memory_hosts(2) as [one, other]:
-        monkeypatch.setattr("p2p.swarm.upgrade_inbound", broken)
+        monkeypatch.setattr(other._swarm, "_upgrade_inbound", broken)
         with pytest.raises(DialFailed):
             await one.connect(other.peer_id, other.addresses())
         await trio.sleep(10)
