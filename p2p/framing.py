@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from p2p import varint
 from p2p.errors import ConnectionLost, MessageTooLarge
-from p2p.stream import ByteStream, Data
+from p2p.stream import Data, Readable
 
 
 def encode_delimited(message: bytes) -> bytes:
@@ -53,7 +53,7 @@ class DelimitedDecoder:
 class DelimitedReader:
     """Reads delimited messages of at most `limit` bytes from a stream."""
 
-    def __init__(self, stream: ByteStream, limit: int) -> None:
+    def __init__(self, stream: Readable, limit: int) -> None:
         self._stream = stream
         self._decoder = DelimitedDecoder(limit)
 
@@ -72,7 +72,7 @@ class DelimitedReader:
         return message
 
 
-async def receive_exactly(stream: ByteStream, size: int) -> bytes:
+async def receive_exactly(stream: Readable, size: int) -> bytes:
     """Exactly `size` bytes. Raises `ConnectionLost` when the stream ends before."""
     buffer = bytearray()
     while len(buffer) < size:

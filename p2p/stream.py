@@ -18,15 +18,26 @@ Data = bytes | bytearray | memoryview
 MAX_BLOCK = 65519  # bytes of plaintext that one noise message holds: what muxers cut their output to
 
 
-class ByteStream(Protocol):
+class Readable(Protocol):
+    """Where bytes come from, in order."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> Data:
+        """At least one byte, or b"" at the end. Raises `ConnectionLost`."""
+
+
+class ReadWritable(Readable, Protocol):
+    """Where bytes come from and go to: all that a negotiation needs."""
+
+    async def send_all(self, data: Data) -> None:
+        """Sends all of `data`. Raises `ConnectionLost`; after a cancellation an unknown part was sent."""
+
+
+class ByteStream(ReadWritable, Protocol):
     """An ordered two-way byte stream: one task reads, one task writes.
 
     The pair `send_nowait` and `wait_writable` lets a writer send without a task switch, and be
     cancelled at any time without losing count of what left; `send_all` is the two in a loop.
     """
-
-    async def receive_some(self, max_bytes: int | None = None) -> Data:
-        """At least one byte, or b"" at the end. Raises `ConnectionLost`."""
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Fills the beginning of `buffer`; how many bytes came, 0 at the end. Raises `ConnectionLost`.
@@ -43,9 +54,6 @@ class ByteStream(Protocol):
 
     async def wait_writable(self) -> None:
         """Returns when `send_nowait` is likely to take something. Raises `ConnectionLost`."""
-
-    async def send_all(self, data: Data) -> None:
-        """Sends all of `data`. Raises `ConnectionLost`; after a cancellation an unknown part was sent."""
 
     async def aclose(self) -> None:
         """Closes both directions. Never raises `ConnectionLost`; safe to repeat."""

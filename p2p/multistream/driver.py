@@ -10,10 +10,10 @@ from collections.abc import Callable, Container, Sequence
 
 from p2p.errors import ConnectionLost, NegotiationFailed
 from p2p.multistream.negotiation import Initiator, Responder
-from p2p.stream import ByteStream
+from p2p.stream import ReadWritable
 
 
-async def select(stream: ByteStream, protocols: Sequence[str]) -> str:
+async def select(stream: ReadWritable, protocols: Sequence[str]) -> str:
     """The first of `protocols` that the peer speaks; header and first proposal are one write.
 
     Raises `NegotiationFailed` when the peer refuses all, `RemoteProtocolError` for a wrong answer,
@@ -31,7 +31,7 @@ async def select(stream: ByteStream, protocols: Sequence[str]) -> str:
         initiator.receive_data(received)
 
 
-async def handle(stream: ByteStream, supported: Container[str] | Callable[[str], bool]) -> str:
+async def handle(stream: ReadWritable, supported: Container[str] | Callable[[str], bool]) -> str:
     """The protocol that the peer proposed and that is `supported`.
 
     Raises `NegotiationFailed` when the peer gives up or ends the stream, `RemoteProtocolError` when it
@@ -50,7 +50,7 @@ async def handle(stream: ByteStream, supported: Container[str] | Callable[[str],
         responder.receive_data(received)
 
 
-async def _try_send(stream: ByteStream, data: bytes) -> bool:
+async def _try_send(stream: ReadWritable, data: bytes) -> bool:
     """Sends `data`; False when the peer will not read it.
 
     No failure of the negotiation: a peer may send its proposal and its data and be gone. If there is
