@@ -1,0 +1,6 @@
+"""Private networks: only who has the pre-shared key can say anything at all (pnet)."""
+
+from p2p.pnet.driver import PrivateStream, protect
+from p2p.pnet.wire import PreSharedKey
+
+__all__ = ["PreSharedKey", "PrivateStream", "protect"]
