@@ -2,5 +2,6 @@
 
 from p2p.transport.memory import MemoryNetwork, MemoryTransport
 from p2p.transport.tcp import TcpTransport
+from p2p.transport.websocket import WebSocketTransport
 
-__all__ = ["MemoryNetwork", "MemoryTransport", "TcpTransport"]
+__all__ = ["MemoryNetwork", "MemoryTransport", "TcpTransport", "WebSocketTransport"]
