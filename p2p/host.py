@@ -21,7 +21,7 @@ from p2p.errors import ConnectionLost, LocalProtocolError, P2PError
 from p2p.events import HostEvent, PeerConnected, PeerDisconnected, PeerIdentified
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
-from p2p.peerstore import TTL_CONNECTED, PeerStore
+from p2p.peerstore import PeerStore
 from p2p.scope import open_scope, reset_on_error
 from p2p.stream import Connection, Stream, StreamHandler, Transport
 from p2p.swarm import Swarm, SwarmConnection
@@ -53,7 +53,6 @@ class Host:
         self._nursery = nursery
         self._config = config
         self._handlers: dict[str, StreamHandler] = {}
-        self._handlers_changed = trio.Event()
         self._identified: dict[PeerId, PeerIdentified] = {}
         self._subscribers: list[trio.MemorySendChannel[HostEvent]] = []
         self._swarm = Swarm(
@@ -66,9 +65,19 @@ class Host:
             serve=self._serve_connection,
             notify=self._notify,
         )
+        self._identify = identify.IdentifyService(
+            key=key,
+            peerstore=self.peerstore,
+            config=config,
+            listen_addresses=lambda: self._swarm.listen_addresses,
+            protocols=lambda: self._handlers,
+            connection=lambda peer: self._swarm.connections.get(peer),
+            open_stream=self._open_stream_on,
+            notify=self._notify,
+        )
         self.handle(ping.PROTOCOL, ping.PingService().serve)
-        self.handle(identify.PROTOCOL, self._answer_identify)
-        self.handle(identify.PUSH_PROTOCOL, self._receive_push)
+        self.handle(identify.PROTOCOL, self._identify.answer)
+        self.handle(identify.PUSH_PROTOCOL, self._identify.receive_push)
 
     # Handlers and streams
 
@@ -81,12 +90,12 @@ class Host:
         if protocol in self._handlers:
             raise LocalProtocolError(f"{protocol} already has a handler")
         self._handlers[protocol] = handler
-        self._handlers_changed.set()
+        self._identify.handle_changed()
 
     def unhandle(self, protocol: str) -> None:
         """Stops serving `protocol`; streams that are open live on."""
         self._handlers.pop(protocol, None)
-        self._handlers_changed.set()
+        self._identify.handle_changed()
 
     async def open_stream(self, peer: PeerId, protocols: Sequence[str]) -> Stream:
         """A stream to `peer` that speaks the first of `protocols` that it knows; dials when needed.
@@ -113,12 +122,17 @@ class Host:
     # Connections
 
     def addresses(self) -> list[Multiaddr]:
-        """Where others can dial us, without /p2p/."""
-        return self._swarm.listen_addresses
+        """Where others can dial us, without /p2p/: where we listen, and what enough observers confirm."""
+        return self._identify.addresses()
+
+    def observed_addresses(self) -> list[Multiaddr]:
+        """Our addresses as at least four others, who are not one, see them."""
+        return self._identify.observed_addresses()
 
     async def listen(self, address: Multiaddr) -> None:
         """Accepts connections on `address` from now on. Raises `AddressInUse`, `InvalidAddress`."""
         await self._swarm.listen(address)
+        self._identify.handle_changed()
 
     async def connect(self, peer: PeerId, addresses: Sequence[Multiaddr] = ()) -> None:
         """Makes sure that there is a connection to `peer`. Raises `DialFailed`.
@@ -176,6 +190,7 @@ class Host:
         raise LocalProtocolError("the host is closed")
 
     def _notify(self, event: HostEvent) -> None:
+        self._identify.handle_event(event)
         match event:
             case PeerIdentified():
                 self._identified[event.peer] = event
@@ -195,7 +210,7 @@ class Host:
 
     async def _serve_connection(self, connection: SwarmConnection) -> None:
         async with open_scope() as nursery:
-            nursery.start_soon(self._identify, connection)
+            nursery.start_soon(self._identify.identify, connection)
             await connection.muxed.run(self._serve_stream)
 
     async def _serve_stream(self, stream: YamuxStream) -> None:
@@ -213,67 +228,6 @@ class Host:
         raise ConnectionLost(
             f"{connection.peer} did not answer within {self._config.negotiation_timeout:g} s"
         )
-
-    # Identify
-
-    def _own_info(self, connection: Connection | None) -> identify.PeerInfo:
-        return identify.PeerInfo(
-            public_key=self.key.public,
-            listen=tuple(self.addresses()),
-            protocols=tuple(self._handlers),
-            observed=connection.remote_address if connection is not None else None,
-            agent=self._config.agent,
-        )
-
-    async def _identify(self, connection: SwarmConnection) -> None:
-        """Asks the other end of a new connection who it is."""
-        with trio.move_on_after(self._config.identify_timeout):
-            try:
-                stream = await self._open_stream_on(connection, [identify.PROTOCOL])
-                with reset_on_error(stream):
-                    info = await identify.receive_info(stream)
-                    await stream.aclose()
-                self._learn(connection.peer, info)
-            except P2PError as exc:
-                logger.info("%s does not identify itself: %s", connection.peer, exc)
-
-    async def _answer_identify(self, stream: Stream) -> None:
-        with trio.fail_after(self._config.identify_timeout):
-            await identify.send_info(stream, self._own_info(self.connection(stream.peer)))
-
-    async def _receive_push(self, stream: Stream) -> None:
-        with trio.fail_after(self._config.identify_timeout):
-            self._learn(stream.peer, await identify.receive_info(stream))
-
-    def _learn(self, peer: PeerId, info: identify.PeerInfo) -> None:
-        """Takes what `peer` said of itself; what it left out is unchanged."""
-        if info.listen:
-            self.peerstore.replace_addresses(peer, info.listen, TTL_CONNECTED)
-        if info.protocols:
-            self.peerstore.set_protocols(peer, info.protocols)
-        if self.is_connected(peer):
-            protocols = self.peerstore.protocols(peer)
-            self._notify(PeerIdentified(peer=peer, protocols=protocols, agent=info.agent))
-
-    async def _push_changes(self) -> None:
-        """Tells connected peers whenever our protocols change."""
-        while True:
-            await self._handlers_changed.wait()
-            self._handlers_changed = trio.Event()
-            for peer in self.peers():
-                if identify.PUSH_PROTOCOL in self.peerstore.protocols(peer):
-                    self._nursery.start_soon(self._push, peer)
-
-    async def _push(self, peer: PeerId) -> None:
-        with trio.move_on_after(self._config.identify_timeout):
-            try:
-                connection = self._swarm.connections[peer]
-                stream = await self._open_stream_on(connection, [identify.PUSH_PROTOCOL])
-                with reset_on_error(stream):
-                    await identify.send_info(stream, self._own_info(connection))
-                    await stream.aclose()
-            except (P2PError, KeyError) as exc:
-                logger.debug("cannot push our protocols to %s: %s", peer, exc)
 
 
 @asynccontextmanager
@@ -299,7 +253,7 @@ async def open_host(
             rng or random.Random(),
             config or HostConfig(),
         )
-        nursery.start_soon(host._push_changes)
+        nursery.start_soon(host._identify.run)
         try:
             for address in listen:
                 await host.listen(address)

@@ -28,6 +28,7 @@ IO_FILES = (
     "p2p/dialing/lookup.py",
     "p2p/dialing/race.py",
     "p2p/host.py",
+    "p2p/identify/service.py",
     "p2p/swarm.py",
     "p2p/upgrade.py",
     "p2p/ping.py",

@@ -35,7 +35,7 @@ def record_by_hand(subject: bytes, seq: bytes, *addresses: bytes) -> bytes:
 
 
 def test_the_constants_are_those_in_use_and_not_those_of_the_rfc():
-    assert (DOMAIN, PAYLOAD_TYPE) == ("libp2p-peer-record", bytes([3, 1]))
+    assert ("libp2p-peer-record", bytes([3, 1])) == (DOMAIN, PAYLOAD_TYPE)
 
 
 def test_the_layout_is_the_one_of_the_specification():

@@ -1,13 +1,15 @@
-"""Identify and identify/push on a stream: who speaks sends its message and closes its side.
+"""Identify and identify/push on a stream: who speaks sends its messages and closes its side.
 
 Source: libp2p/specs identify/README.md. The messages are delimited, whatever that page leaves out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from p2p.errors import AuthenticationFailed, RemoteProtocolError
 from p2p.framing import DelimitedReader, encode_delimited
-from p2p.identify.wire import MAX_MESSAGE, MAX_MESSAGES, PeerInfo, decode, encode
+from p2p.identify.wire import MAX_MESSAGE, MAX_MESSAGES, PeerInfo, decode
 from p2p.peer_id import PeerId
 from p2p.stream import Stream
 
@@ -15,9 +17,9 @@ PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
 
 
-async def send_info(stream: Stream, info: PeerInfo) -> None:
-    """Sends `info` and closes our side."""
-    await stream.send_all(encode_delimited(encode(info)))
+async def send_info(stream: Stream, messages: Iterable[bytes]) -> None:
+    """Sends the encoded `messages` and closes our side. The caller sets the deadline."""
+    await stream.send_all(b"".join(map(encode_delimited, messages)))
     await stream.send_eof()
 
 

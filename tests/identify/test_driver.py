@@ -26,15 +26,19 @@ class Answer:
         return data
 
 
+def delimited(info: PeerInfo) -> bytes:
+    return b"".join(map(encode_delimited, encode(info)))
+
+
 async def test_messages_until_the_end_are_one_answer():
-    one = encode_delimited(encode(PeerInfo(public_key=key_number(1).public, protocols=("/a",))))
-    two = encode_delimited(encode(PeerInfo(protocols=("/b",))))
+    one = delimited(PeerInfo(public_key=key_number(1).public, protocols=("/a",)))
+    two = delimited(PeerInfo(protocols=("/b",)))
     info = await receive_info(Answer(one + two))
     assert info.protocols == ("/a", "/b")
 
 
 async def test_the_key_of_another_peer_is_refused():
-    message = encode_delimited(encode(PeerInfo(public_key=key_number(2).public)))
+    message = delimited(PeerInfo(public_key=key_number(2).public))
     with pytest.raises(AuthenticationFailed):
         await receive_info(Answer(message))
 
@@ -51,4 +55,4 @@ async def test_an_oversized_message_is_refused_before_it_is_read():
 
 async def test_an_answer_cut_in_the_middle_is_lost():
     with pytest.raises(ConnectionLost):
-        await receive_info(Answer(encode_delimited(encode(PeerInfo(agent="x")))[:-1]))
+        await receive_info(Answer(delimited(PeerInfo(agent="x"))[:-1]))
