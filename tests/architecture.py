@@ -32,6 +32,7 @@ IO_FILES = (
     "p2p/swarm.py",
     "p2p/upgrade.py",
     "p2p/ping.py",
+    "p2p/perf.py",
     "p2p/request_response.py",
     "p2p/scope.py",
     "p2p/encrypted.py",
