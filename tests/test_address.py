@@ -1,4 +1,5 @@
 from contextlib import suppress
+from ipaddress import ip_address
 
 import base58
 import pytest
@@ -11,6 +12,7 @@ from p2p.address import (
     MAX_ADDRESS,
     decode_address,
     decode_addresses,
+    ip_of,
     parse_address,
     split_peer,
     tcp_address,
@@ -253,3 +255,15 @@ def test_a_tcp_address_becomes_host_and_port(text: str, endpoint: tuple[str, int
 def test_other_addresses_are_no_tcp_endpoints(text: str) -> None:
     with pytest.raises(InvalidAddress):
         tcp_endpoint(parse_address(text))
+
+
+def test_the_ip_address_in_front_is_found() -> None:
+    assert ip_of(parse_address(TCP)) == ip_address("127.0.0.1")
+    assert ip_of(parse_address("/ip6/::1")) == ip_address("::1")
+    assert ip_of(parse_address("/dns4/example.com/tcp/80")) is None
+    assert ip_of(parse_address("/memory/7")) is None
+
+
+def test_an_address_of_one_link_is_refused_with_its_reason() -> None:
+    with pytest.raises(InvalidAddress, match="link-local"):
+        tcp_endpoint(parse_address("/ip6zone/eth0/ip6/fe80::1/tcp/1"))

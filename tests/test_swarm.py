@@ -9,9 +9,8 @@ from p2p.errors import AuthenticationFailed, DialFailed, InvalidAddress
 from p2p.events import PeerConnected, PeerDisconnected
 from p2p.host import open_host
 from p2p.peer_id import PeerId
-from p2p.transport import MemoryNetwork, MemoryTransport
-from p2p.upgrade import upgrade_outbound
-from tests.support import connect, key_number, open_memory_host, open_memory_hosts
+from p2p.transport import MemoryNetwork, MemoryTransport, TcpTransport
+from tests.support import connect, key_number, open_memory_host, open_memory_hosts, upgrader
 
 NOWHERE = parse_address("/memory/999")
 
@@ -228,7 +227,7 @@ async def test_a_connection_to_ourselves_is_refused(autojump_clock):
     network = MemoryNetwork()
     async with open_memory_host(network, 1) as host:
         raw = await MemoryTransport(network).dial(host.addresses()[0])
-        muxed = await upgrade_outbound(raw, host.key, host.peer_id)
+        muxed = await upgrader(host.key).upgrade_outbound(raw, host.peer_id)
         assert muxed.peer == host.peer_id
         while await raw.receive_some():
             pass
@@ -240,4 +239,81 @@ async def test_the_wrong_key_fails_the_upgrade_with_its_type(autojump_clock):
     async with open_memory_host(network, 1) as host:
         raw = await MemoryTransport(network).dial(host.addresses()[0])
         with pytest.raises(AuthenticationFailed):
-            await upgrade_outbound(raw, key_number(2), PeerId.from_public_key(key_number(3).public))
+            await upgrader(key_number(2)).upgrade_outbound(raw, PeerId.from_public_key(key_number(3).public))
+
+
+LOOPBACK = parse_address("/ip4/127.0.0.1/tcp/0")
+
+
+@pytest.mark.parametrize("setting", [{"max_per_ip": 2}, {"accept_burst": 2, "accept_rate": 0.001}])
+async def test_one_ip_address_has_a_limited_number_of_connections(setting, caplog):
+    config = HostConfig(limit_loopback=True, **setting)
+    caplog.set_level("INFO", "p2p.swarm")
+    async with (
+        open_host(listen=[LOOPBACK], config=config) as host,
+        open_host() as one,
+        open_host() as two,
+        open_host() as three,
+    ):
+        for guest in (one, two):
+            await guest.connect(host.peer_id, host.addresses())
+        with pytest.raises(DialFailed):
+            await three.connect(host.peer_id, host.addresses())
+    assert "refusing /ip4/127.0.0.1/tcp/" in caplog.text
+
+
+async def test_a_connection_that_ended_makes_room_for_another_of_its_address():
+    config = HostConfig(limit_loopback=True, max_per_ip=1)
+    async with open_host(listen=[LOOPBACK], config=config) as host:
+        for _ in range(3):
+            with host.events() as events:
+                async with open_host() as guest:
+                    await guest.connect(host.peer_id, host.addresses())
+                while not isinstance(await events.receive(), PeerDisconnected):
+                    pass
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_crowd_is_trimmed_once_its_grace_is_over_and_friends_stay(autojump_clock):
+    network = MemoryNetwork()
+    address = parse_address("/memory/100")
+    config = HostConfig(low_water=2, high_water=4)
+    transports = [MemoryTransport(network)]
+    async with (
+        open_host(key=key_number(100), listen=[address], transports=transports, config=config) as host,
+        open_memory_hosts(6, network) as guests,
+    ):
+        host._swarm.manager.protect(guests[0].peer_id, "bootstrap")
+        for guest in guests:
+            await connect(guest, host)
+            await trio.sleep(1)
+            host._swarm.manager.tag(guest.peer_id, "test", 1)
+        host._swarm.manager.tag(guests[3].peer_id, "test", 7)
+        await trio.sleep(config.grace - 10)
+        assert len(host.peers()) == 6
+        await trio.sleep(30)
+        assert guests[0].peer_id in host.peers()
+        assert guests[3].peer_id in host.peers()
+        assert len(host.peers()) <= 4
+
+
+async def test_ipv4_and_ipv6_are_listened_on_side_by_side_on_one_port():
+    transport = TcpTransport()
+    async with open_host(listen=[parse_address("/ip4/0.0.0.0/tcp/0")]) as host:
+        port = str(host.addresses()[0]).split("/")[4]
+        await host.listen(parse_address(f"/ip6/::/tcp/{port}"))
+        assert {str(address).split("/")[1] for address in host.addresses()} == {"ip4", "ip6"}
+        for text in (f"/ip4/127.0.0.1/tcp/{port}", f"/ip6/::1/tcp/{port}"):
+            async with open_host(transports=[transport]) as guest:
+                await guest.connect(host.peer_id, [parse_address(text)])
+                connection = guest.connection(host.peer_id)
+                assert connection is not None
+                assert str(connection.remote_address) == text
+
+
+async def test_a_name_is_listened_on_and_dialed():
+    async with open_host(listen=[parse_address("/dns4/localhost/tcp/0")]) as host, open_host() as guest:
+        [address] = host.addresses()
+        name = str(address).replace("/ip4/127.0.0.1/", "/dns4/localhost/")
+        await guest.connect(host.peer_id, [parse_address(name)])
+        assert guest.is_connected(host.peer_id)

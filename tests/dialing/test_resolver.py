@@ -159,6 +159,11 @@ def test_a_zone_without_an_address_of_the_peer_says_so():
     )
 
 
+def test_what_lies_behind_a_relay_names_no_peer_of_its_own():
+    zone = {("dnsaddr", "_dnsaddr.a"): ["dnsaddr=/ip4/1.2.3.4/tcp/1"]}
+    assert resolve(zone, f"/dnsaddr/a/p2p/{OTHER}/p2p-circuit")[0] == ["/ip4/1.2.3.4/tcp/1"]
+
+
 def test_a_loop_of_dnsaddr_ends():
     zone = {
         ("dnsaddr", "_dnsaddr.a"): ["dnsaddr=/dnsaddr/b", "dnsaddr=/dnsaddr/a"],
