@@ -16,17 +16,61 @@ Memory = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryRe
 
 
 class PipeEnd:
-    """One end of a pair of `ByteStream`s; counts what it sent, and can be half closed."""
+    """One end of a pair of `ByteStream`s without a bound; keeps what it sent, and can be half closed.
+
+    `allowance` limits how many bytes `send_nowait` still takes; `wait_writable` waits while it is 0.
+    """
 
     def __init__(self, stream: Memory) -> None:
         self._stream = stream
         self.writes: list[bytes] = []
+        self._allowance: int | None = None
+        self._allowed = trio.lowlevel.ParkingLot()
+
+    @property
+    def allowance(self) -> int | None:
+        return self._allowance
+
+    @allowance.setter
+    def allowance(self, size: int | None) -> None:
+        self._allowance = size
+        self._allowed.unpark_all()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         try:
             return bytes(await self._stream.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionLost("closed") from exc
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        data = await self.receive_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def send_nowait(self, data: Data) -> int:
+        taken = bytes(data) if self._allowance is None else bytes(data)[: self._allowance]
+        if self._allowance is not None:
+            self._allowance -= len(taken)
+        sending = self._put(taken)
+        try:
+            sending.send(None)  # a pipe without a bound finishes at once
+        except StopIteration:
+            return len(taken)
+        raise AssertionError("a send to memory had to wait")
+
+    async def _put(self, data: bytes) -> None:
+        if data:
+            self.writes.append(data)
+        try:
+            self._stream.send_stream._outgoing.put(data)
+            await self._stream.send_stream.send_all_hook()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionLost("closed") from exc
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self._allowance == 0:
+            await self._allowed.park()
 
     async def send_all(self, data: Data) -> None:
         self.writes.append(bytes(data))
@@ -66,11 +110,23 @@ class Unwritable:
         data, self._received = self._received[:max_bytes], self._received[len(self._received[:max_bytes]) :]
         return data
 
-    async def send_all(self, data: Data) -> None:
-        await trio.lowlevel.checkpoint()
+    async def receive_into(self, buffer: memoryview) -> int:
+        data = await self.receive_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def send_nowait(self, data: Data) -> int:
         self._writes -= 1
         if self._writes < 0:
             raise ConnectionLost("the peer is gone")
+        return len(data)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_all(self, data: Data) -> None:
+        await trio.lowlevel.checkpoint()
+        self.send_nowait(data)
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,14 +1,14 @@
-"""The transport phase of Noise, without I/O: plaintext into frames and back.
+"""The transport phase of Noise, without I/O: blocks of plaintext into frames and back.
 
-Each direction has its own key and counts its frames from 0; there is no rekeying. The keys come from
-noiseprotocol's split, the frames go through cryptography directly, many at a time and into one buffer:
-noiseprotocol would make two copies a frame, refuse memoryviews and let oversized frames out.
+Each direction has its own key and counts its frames from 0; there is no rekeying. Frames go through
+cryptography's in-place functions into memory that all connections share, so that none is allocated.
 Source: the Noise Protocol Framework, revision 34, "5.1. The CipherState object" and "12.4. The
 ChaChaPoly cipher functions"; libp2p/specs noise/README.md, "Wire Format".
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from p2p.errors import AuthenticationFailed, LocalProtocolError, RemoteProtocolError
 from p2p.noise.wire import HEADER, LENGTH, MAX_PLAINTEXT, TAG
+from p2p.scratch import Scratch
 from p2p.stream import Data
 
 MAX_NONCE = (1 << 64) - 1  # reserved and never used; Noise, "5.1. The CipherState object"
@@ -23,11 +24,17 @@ _NONCE = Struct("<4xQ")  # 4 zero bytes, then the counter
 
 
 class Cipher:
-    """Both directions of one connection after its handshake."""
+    """Both directions of one connection after its handshake: a `SecureChannel`.
 
-    def __init__(self, *, send_key: bytes, receive_key: bytes) -> None:
-        self._seal = ChaCha20Poly1305(send_key)
-        self._open = ChaCha20Poly1305(receive_key)
+    `scratch` is where the results live until the next call that uses it; its own when None.
+    """
+
+    ended = False  # Noise has no farewell: the end of the bytes is the end
+
+    def __init__(self, *, send_key: bytes, receive_key: bytes, scratch: Scratch | None = None) -> None:
+        self._sealing = ChaCha20Poly1305(send_key)
+        self._opening = ChaCha20Poly1305(receive_key)
+        self._scratch = Scratch() if scratch is None else scratch
         self._sent = 0  # frames, and so the next nonce
         self._received = 0
         self._partial = bytearray()  # the beginning of one frame, at most HEADER + MAX_MESSAGE - 1 bytes
@@ -38,34 +45,39 @@ class Cipher:
         """Whether an unfinished frame is buffered."""
         return bool(self._partial)
 
-    def encrypt(self, data: Data) -> bytearray:
-        """`data` in as few frames as it fits, ready to send; nothing for no data.
+    def data_to_send(self) -> bytes:
+        """Nothing: Noise answers nothing by itself."""
+        return b""
 
-        Raises `LocalProtocolError` when the nonces would run out; nothing was encrypted then.
+    def seal(self, blocks: Sequence[Data]) -> memoryview:
+        """One frame for each of `blocks`, in order and ready to send; good until the next await.
+
+        Raises `LocalProtocolError` for a block over `MAX_PLAINTEXT` bytes, and when the nonces would
+        run out; nothing was encrypted then.
         """
-        plain = memoryview(data)
-        frames = -(-len(plain) // MAX_PLAINTEXT)
-        if self._sent + frames > MAX_NONCE:
+        total = 0
+        for block in blocks:
+            if len(block) > MAX_PLAINTEXT:
+                raise LocalProtocolError(f"a block of {len(block)} bytes is over {MAX_PLAINTEXT}")
+            total += HEADER + len(block) + TAG
+        if self._sent + len(blocks) > MAX_NONCE:
             raise LocalProtocolError("this connection has used up its nonces")
-        out = bytearray(len(plain) + frames * (HEADER + TAG))
-        view = memoryview(out)
+        out = self._scratch.sealed(total)
         at = 0
-        for start in range(0, len(plain), MAX_PLAINTEXT):
-            chunk = plain[start : start + MAX_PLAINTEXT]
-            size = len(chunk) + TAG
-            LENGTH.pack_into(out, at, size)
-            at += HEADER
-            _encrypt_into(self._seal, _NONCE.pack(self._sent), chunk, view[at : at + size])
+        for block in blocks:
+            body = at + HEADER
+            LENGTH.pack_into(out, at, len(block) + TAG)
+            at = body + len(block) + TAG
+            _encrypt_into(self._sealing, _NONCE.pack(self._sent), block, out[body:at])
             self._sent += 1
-            at += size
         return out
 
-    def receive_data(self, data: Data) -> bytearray:
+    def open(self, data: Data) -> memoryview:
         """The plaintext of all frames that `data` completes; the rest waits for more.
 
-        May be empty without being the end: part of a frame, or frames without content.
-        Raises `AuthenticationFailed` for a frame that is not the peer's next one, and ever after;
-        `RemoteProtocolError` for an impossible length or more frames than nonces.
+        May be empty without being the end: part of a frame, or frames without content. It is good
+        until the next await. Raises `AuthenticationFailed` for a frame that is not the peer's next
+        one, and ever after; `RemoteProtocolError` for an impossible length or more frames than nonces.
         """
         if self._failed:
             raise AuthenticationFailed("this connection failed before")
@@ -73,7 +85,7 @@ class Cipher:
             return self._decrypt(self._whole_frames(memoryview(data)))
         except RemoteProtocolError:
             self._failed = True
-            self._partial.clear()
+            self._partial = bytearray()
             raise
 
     def _whole_frames(self, data: memoryview) -> list[memoryview]:
@@ -95,7 +107,8 @@ class Cipher:
                 break
             frames.append(data[at + HEADER : end])
             at = end
-        self._partial += data[at:]
+        if at < len(data):
+            self._partial += data[at:]
         return frames
 
     def _fill(self, data: memoryview, size: int) -> int:
@@ -104,20 +117,19 @@ class Cipher:
         self._partial += data[:missing]
         return min(missing, len(data))
 
-    def _decrypt(self, frames: list[memoryview]) -> bytearray:
+    def _decrypt(self, frames: list[memoryview]) -> memoryview:
         if self._received + len(frames) > MAX_NONCE:
             raise RemoteProtocolError("the peer has used up its nonces")
-        out = bytearray(sum(map(len, frames)) - TAG * len(frames))
-        view = memoryview(out)
+        out = self._scratch.opened(sum(map(len, frames)) - TAG * len(frames))
         at = 0
         for frame in frames:
-            size = len(frame) - TAG
+            end = at + len(frame) - TAG
             try:
-                _decrypt_into(self._open, _NONCE.pack(self._received), frame, view[at : at + size])
+                _decrypt_into(self._opening, _NONCE.pack(self._received), frame, out[at:end])
             except InvalidTag as exc:
                 raise AuthenticationFailed("a noise frame failed authentication") from exc
             self._received += 1
-            at += size
+            at = end
         return out
 
 
@@ -129,7 +141,7 @@ def _body_size(buffer: bytearray | memoryview, at: int) -> int:
     return size
 
 
-def _encrypt_copying(aead: ChaCha20Poly1305, nonce: bytes, plain: memoryview, out: memoryview) -> None:
+def _encrypt_copying(aead: ChaCha20Poly1305, nonce: bytes, plain: Data, out: memoryview) -> None:
     out[:] = aead.encrypt(nonce, plain, None)
 
 
@@ -137,7 +149,7 @@ def _decrypt_copying(aead: ChaCha20Poly1305, nonce: bytes, sealed: memoryview, o
     out[:] = aead.decrypt(nonce, sealed, None)
 
 
-def _encrypt_in_place(aead: ChaCha20Poly1305, nonce: bytes, plain: memoryview, out: memoryview) -> None:
+def _encrypt_in_place(aead: ChaCha20Poly1305, nonce: bytes, plain: Data, out: memoryview) -> None:
     aead.encrypt_into(nonce, plain, None, out)
 
 

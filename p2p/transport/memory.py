@@ -6,64 +6,139 @@ The same stack runs on it as on TCP, without sockets, so virtual clocks work.
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 
 import trio
 from multiaddr import Multiaddr
 
 from p2p.address import parse_address
-from p2p.errors import AddressInUse, ConnectionLost
+from p2p.errors import AddressInUse, ConnectionLost, LocalProtocolError
 from p2p.stream import Data
 
-PIPE_CHUNKS = 16  # writes in flight in one direction before a sender waits
+PIPE_SIZE = 256 * 1024  # bytes in flight in one direction before a sender waits; near what loopback TCP has
 BACKLOG = 128  # connections waiting for accept
+CLOSED = "the connection is closed"
+
+
+class _Pipe:
+    """One direction: bytes on their way, at most `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._bytes = bytearray()
+        self._ended = False  # by the sending end
+        self._broken = False  # by the receiving end
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def put(self, data: Data) -> int:
+        """Takes the beginning of `data`; how many bytes."""
+        if self._ended or self._broken:
+            raise ConnectionLost(CLOSED)
+        taken = memoryview(data)[: self._size - len(self._bytes)]
+        self._bytes += taken
+        if taken:
+            self._changed.unpark_all()
+        return len(taken)
+
+    async def wait_for_room(self) -> None:
+        """Returns when `put` can take something. Raises `ConnectionLost`."""
+        await trio.lowlevel.checkpoint()
+        while len(self._bytes) >= self._size and not (self._ended or self._broken):
+            await self._changed.park()
+        if self._ended or self._broken:
+            raise ConnectionLost(CLOSED)
+
+    async def wait_for_bytes(self) -> None:
+        """Returns when `take` can give something, or nothing because it is the end."""
+        await trio.lowlevel.checkpoint()
+        while not (self._bytes or self._ended or self._broken):
+            await self._changed.park()
+        if self._broken:
+            raise ConnectionLost(CLOSED)
+
+    def take(self, max_bytes: int) -> bytes:
+        """The first bytes; b"" at the end."""
+        data = bytes(memoryview(self._bytes)[:max_bytes])
+        del self._bytes[: len(data)]
+        if data:
+            self._changed.unpark_all()
+        return data
+
+    def end(self) -> None:
+        """The sending end closes: what is on its way still arrives."""
+        self._ended = True
+        self._changed.unpark_all()
+
+    def break_off(self) -> None:
+        """The receiving end closes: what is on its way is lost."""
+        self._broken = True
+        self._bytes.clear()
+        self._changed.unpark_all()
 
 
 class MemoryStream:
     """One end of a connection within the process: a `ByteStream`."""
 
-    def __init__(
-        self, send: trio.MemorySendChannel[bytes], receive: trio.MemoryReceiveChannel[bytes]
-    ) -> None:
-        self._send = send
-        self._receive = receive
-        self._rest = memoryview(b"")
+    def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._sending = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte, or b"" once the other end is closed. Raises `ConnectionLost` when ours is."""
-        if self._rest:
-            await trio.lowlevel.checkpoint()
-        else:
-            try:
-                self._rest = memoryview(await self._receive.receive())
-            except trio.EndOfChannel:
-                return b""
-            except trio.ClosedResourceError as exc:
-                raise ConnectionLost("the connection is closed") from exc
-        data, self._rest = self._rest[:max_bytes], self._rest[len(self._rest[:max_bytes]) :]
-        return bytes(data)
+        await self._incoming.wait_for_bytes()
+        return self._incoming.take(PIPE_SIZE if max_bytes is None else max_bytes)
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Fills the beginning of `buffer`; how many bytes came, 0 at the end. Raises `ConnectionLost`."""
+        await self._incoming.wait_for_bytes()
+        data = self._incoming.take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def send_nowait(self, data: Data) -> int:
+        """Hands over the beginning of `data`, as far as there is room; how many bytes, maybe 0.
+
+        Raises `ConnectionLost`, and `LocalProtocolError` while another task is in `send_all`.
+        """
+        if self._sending:
+            raise LocalProtocolError("another task is sending on this connection")
+        return self._outgoing.put(data)
+
+    async def wait_writable(self) -> None:
+        """Returns when there is room. Raises `ConnectionLost`."""
+        await self._outgoing.wait_for_room()
 
     async def send_all(self, data: Data) -> None:
         """Hands `data` over; waits while the other end is slow. Raises `ConnectionLost`."""
-        if not data:
-            await trio.lowlevel.checkpoint()
-            return
+        if self._sending:
+            raise LocalProtocolError("another task is sending on this connection")
+        self._sending = True
         try:
-            await self._send.send(bytes(data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionLost("the connection is closed") from exc
+            await trio.lowlevel.checkpoint()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._outgoing.put(rest) :]
+                if rest:
+                    await self._outgoing.wait_for_room()
+        finally:
+            self._sending = False
 
     async def aclose(self) -> None:
         """Closes both directions."""
-        self._send.close()
-        self._receive.close()
+        self.close()
         await trio.lowlevel.checkpoint()
 
+    def close(self) -> None:
+        """Closes both directions."""
+        self._outgoing.end()
+        self._incoming.break_off()
 
-def memory_stream_pair() -> tuple[MemoryStream, MemoryStream]:
-    """Two connected ends."""
-    there_send, there_receive = trio.open_memory_channel[bytes](PIPE_CHUNKS)
-    back_send, back_receive = trio.open_memory_channel[bytes](PIPE_CHUNKS)
-    return MemoryStream(there_send, back_receive), MemoryStream(back_send, there_receive)
+
+def memory_stream_pair(size: int = PIPE_SIZE) -> tuple[MemoryStream, MemoryStream]:
+    """Two connected ends, with at most `size` bytes in flight in each direction."""
+    there, back = _Pipe(size), _Pipe(size)
+    return MemoryStream(there, back), MemoryStream(back, there)
 
 
 class MemoryNetwork:
@@ -80,6 +155,7 @@ class MemoryListener:
     def __init__(self, network: MemoryNetwork, address: Multiaddr) -> None:
         self.addresses = [address]
         self._network = network
+        self._closed = False
         send, self._incoming = trio.open_memory_channel[tuple[MemoryStream, Multiaddr]](BACKLOG)
         network.listeners[address] = send
 
@@ -87,13 +163,19 @@ class MemoryListener:
         """The next connection. Raises `ConnectionLost` once the listener is closed."""
         try:
             return await self._incoming.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError) as exc:
+        except trio.ClosedResourceError as exc:
             raise ConnectionLost("the listener is closed") from exc
 
     async def aclose(self) -> None:
-        """Frees the address."""
-        self._network.listeners.pop(self.addresses[0], None)
-        self._incoming.close()
+        """Frees the address, and closes what nobody accepted. Safe to repeat."""
+        if not self._closed:
+            self._closed = True
+            del self._network.listeners[self.addresses[0]]
+            with suppress(trio.WouldBlock):
+                while True:
+                    stream, _ = self._incoming.receive_nowait()
+                    stream.close()
+            self._incoming.close()
         await trio.lowlevel.checkpoint()
 
 

@@ -85,9 +85,9 @@ def test_the_cipher_meets_the_transport_messages_of_the_vector() -> None:
         assert other.split() == (receive_key, send_key)
         sender = Cipher(send_key=send_key, receive_key=receive_key)
         receiver = Cipher(send_key=receive_key, receive_key=send_key)
-        frame = sender.encrypt(plain)
+        frame = sender.seal([plain])
         assert frame == framed(bytes.fromhex(sealed))
-        assert receiver.receive_data(frame) == plain
+        assert receiver.open(frame) == plain
 
 
 def test_our_messages_begin_as_the_vector_until_the_payload() -> None:
