@@ -273,7 +273,7 @@ def test_a_damaged_public_key_is_refused_or_is_another_key(name: str, data: st.D
     assert not key.verify(b"data", bytes(64))
 
 
-@settings(max_examples=25)  # an RSA key takes 0.2 s
+@settings(max_examples=25, deadline=None)  # an RSA key takes 0.2 s
 @given(st.sampled_from(list(VECTORS)), st.data())
 def test_a_damaged_private_key_is_refused_or_makes_a_pair(name: str, data: st.DataObject) -> None:
     encoded = bytearray(PRIVATE[name])
