@@ -68,6 +68,7 @@ def decode_addresses(encoded: list[bytes], limit: int) -> list[Multiaddr]:
     return list(found)
 
 
+@lru_cache(4096)
 def split_peer(address: Multiaddr) -> tuple[Multiaddr | None, PeerId | None]:
     """(the transport part, the id of a final /p2p/ part); either is None when it is absent."""
     parts = str(address).rsplit("/p2p/", 1)
@@ -87,6 +88,7 @@ def with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr:
     return address.encapsulate(parse_address(f"/p2p/{peer}"))
 
 
+@lru_cache(4096)
 def ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
     """The IP address that `address` begins with; None for names, memory and the like."""
     _, kind, value, *_ = [*str(address).split("/", 3), ""]
@@ -101,6 +103,7 @@ def tcp_address(host: str, port: int) -> Multiaddr:
     return parse_address(f"/ip{ip.version}/{ip}/tcp/{port}")
 
 
+@lru_cache(4096)
 def tcp_endpoint(address: Multiaddr) -> tuple[str, int]:
     """(host, port) of an /ip4|ip6|dns…/tcp address, without what follows a /p2p/.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 
 from multiaddr import Multiaddr
@@ -57,6 +58,7 @@ class _Pending:
     level: int
 
 
+@lru_cache(4096)
 def has_name(address: Multiaddr) -> bool:
     """Whether `address` begins with a name that must be resolved before it is dialed."""
     return str(address).split("/", 2)[1] in KINDS
@@ -92,7 +94,8 @@ class Resolution:
         self._seen: set[Multiaddr] = set()
         self._new: list[Query] = []
         self._waiting: dict[Query, list[_Pending]] = {}
-        self._answers: dict[Query, Sequence[str] | None] = {}  # None: it failed, and the reason is told
+        self._answers: dict[Query, Sequence[str]] = {}
+        self._failures: dict[Query, str] = {}
         self._found: list[Multiaddr] = []
         self._num_found = 0
         self.reasons: list[str] = []
@@ -122,7 +125,7 @@ class Resolution:
 
     def handle_failure(self, query: Query, reason: str) -> None:
         """The question has no answer; `reason` is for people."""
-        self._answers[query] = None
+        self._failures[query] = reason
         for pending in self._waiting.pop(query, []):
             self._tell(pending, reason)
 
@@ -150,12 +153,12 @@ class Resolution:
 
     def _ask(self, query: Query, pending: _Pending) -> None:
         if query in self._answers:
-            values = self._answers[query]
-            if values is not None:
-                self._resolve(query, pending, values)
+            self._resolve(query, pending, self._answers[query])
+        elif query in self._failures:
+            self._tell(pending, self._failures[query])
         elif query in self._waiting:
             self._waiting[query].append(pending)
-        elif len(self._answers) + len(self._waiting) < MAX_QUERIES:
+        elif len(self._answers) + len(self._failures) + len(self._waiting) < MAX_QUERIES:
             self._waiting[query] = [pending]
             self._new.append(query)
         else:

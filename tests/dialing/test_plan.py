@@ -39,6 +39,11 @@ def test_a_network_that_we_share_comes_first_and_private_ones_of_others_last():
     assert ordered(shared, public, interfaces=[]) == [public, shared]
 
 
+def test_an_address_of_one_link_is_not_taken_for_a_shared_network():
+    link, public = "/ip6/fe80::1/tcp/1", "/ip4/9.9.9.9/tcp/1"
+    assert ordered(link, public, interfaces=[ip_interface("fe80::2/64")]) == [public, link]
+
+
 def test_loopback_comes_first_when_the_peer_is_on_this_machine():
     loopback, own = "/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.7/tcp/1"
     assert ordered(own, "/ip4/9.9.9.9/tcp/1", loopback)[:2] == [own, loopback]

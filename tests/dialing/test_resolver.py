@@ -108,6 +108,13 @@ def test_a_name_that_fails_costs_its_own_addresses_only():
     assert reasons == ["/dns/a/tcp/1: no such name"]
 
 
+def test_a_name_that_failed_is_not_asked_for_again():
+    zone = {("dnsaddr", "_dnsaddr.z"): ["dnsaddr=/dns/a/tcp/2"]}
+    found, reasons, asked = resolve(zone, "/dns/a/tcp/1", "/dnsaddr/z")
+    assert reasons == ["/dns/a/tcp/1: no such name", "/dnsaddr/z: no such name"]
+    assert (found, len(asked)) == ([], 2)
+
+
 def test_dnsaddr_records_are_followed_and_other_texts_ignored():
     zone = {
         ("dnsaddr", "_dnsaddr.example.org"): [

@@ -49,6 +49,9 @@ def test_a_tag_is_replaced_and_taken_away():
     manager.tag(PEERS[0], "dht", 5)
     manager.tag(PEERS[0], "dht", 6)
     assert manager.value(PEERS[0]) == 6
+    manager.tag(PEERS[0], "mesh", 1)
+    manager.untag(PEERS[0], "mesh")
+    assert manager.value(PEERS[0]) == 6
     manager.untag(PEERS[0], "dht")
     manager.untag(PEERS[0], "dht")
     assert manager.value(PEERS[0]) == 0
