@@ -1,5 +1,5 @@
 """multistream-select: the two ends of a stream agree on a protocol by name."""
 
-from p2p.multistream.driver import handle, select
+from p2p.multistream.driver import handle, handle_lazily, select, select_lazily
 
-__all__ = ["handle", "select"]
+__all__ = ["handle", "handle_lazily", "select", "select_lazily"]

@@ -7,10 +7,31 @@ stream for the protocol. The caller bounds the time, and closes or resets the st
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
+from typing import Protocol
 
 from p2p.errors import ConnectionLost, NegotiationFailed
 from p2p.multistream.negotiation import Initiator, Responder
+from p2p.multistream.wire import HEADER, encode_line, first_proposal
 from p2p.stream import ReadWritable
+
+
+class MuxedStream(ReadWritable, Protocol):
+    """What a lazy negotiation needs: a stream of a muxer, which joins what is written to it."""
+
+    protocol: str
+
+    def send_soon(self, data: bytes) -> None:
+        """Queues first bytes, which leave with the next write, or else when this task waits."""
+
+    def expect_answer(self, proposal: Initiator) -> None:
+        """Lets the first `receive_some` check the peer's answer."""
+
+    def peek(self) -> bytes | bytearray:
+        """The first piece that came, not taken; empty when nothing is there."""
+
+    def skip(self, size: int) -> None:
+        """Takes the beginning of what `peek` returned."""
 
 
 async def select(stream: ReadWritable, protocols: Sequence[str]) -> str:
@@ -48,6 +69,34 @@ async def handle(stream: ReadWritable, supported: Container[str] | Callable[[str
         if not received:
             raise NegotiationFailed("the peer ended the stream before a protocol was agreed on")
         responder.receive_data(received)
+
+
+def select_lazily(stream: MuxedStream, protocol: str) -> None:
+    """Speaks `protocol` on a new stream without waiting for the peer's consent.
+
+    Sound only for a protocol that the peer announced: to one that it refuses, the data behind the
+    proposal would be more proposals. Header and proposal leave with the first write, or else when
+    this task waits; the first `receive_some` raises what `select` would. Raises `ConnectionLost`.
+    """
+    proposal = Initiator((protocol,))
+    stream.send_soon(proposal.data_to_send())
+    stream.expect_answer(proposal)
+    stream.protocol = protocol
+
+
+async def handle_lazily(stream: MuxedStream, supported: Container[str] | Callable[[str], bool]) -> str:
+    """As `handle`; if the whole proposal came already, our answer leaves with the handler's first write.
+
+    It is never withheld: when the handler waits before it writes, the answer leaves then.
+    """
+    if (first := first_proposal(stream.peek())) is not None:
+        protocol, size = first
+        if supported(protocol) if callable(supported) else protocol in supported:
+            stream.skip(size)
+            with suppress(ConnectionLost):  # as in `_try_send`
+                stream.send_soon(HEADER + encode_line(protocol))
+            return protocol
+    return await handle(stream, supported)
 
 
 async def _try_send(stream: ReadWritable, data: bytes) -> bool:

@@ -83,7 +83,21 @@ class Initiator(_Side):
         self._protocols = tuple(protocols)
         self._proposals = [encode_line(protocol) for protocol in protocols]
         self._index = 0
+        self._untouched = True
         super().__init__(HEADER + self._proposals[0])
+
+    @property
+    def whole_answer(self) -> bytes:
+        """What a peer sends that accepts the first proposal, empty once a part of it came."""
+        return HEADER + self._proposals[0] if self._untouched else b""
+
+    def receive_data(self, data: Data) -> None:
+        """Takes what the peer sent. Raises as described above; most peers accept the first proposal."""
+        if self._untouched and not self._agreed and data == self.whole_answer:
+            self._agree(self._protocols[0])
+        else:
+            super().receive_data(data)
+        self._untouched = False
 
     def _handle_line(self, line: bytes) -> None:
         protocol = self._protocols[self._index]

@@ -6,6 +6,8 @@ Source: multiformats/multistream-select, "Protocol"; libp2p/specs connections/RE
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from p2p import varint
 from p2p.errors import LocalProtocolError, MessageTooLarge, RemoteProtocolError
 
@@ -14,6 +16,7 @@ NOT_AVAILABLE = "na"
 MAX_LINE = 1024  # bytes with the newline; go-multistream and js-libp2p
 
 
+@lru_cache(maxsize=256)  # lines; a node speaks a few dozen protocols
 def encode_line(text: str) -> bytes:
     """`text` as a line. Raises `LocalProtocolError` when it cannot be one."""
     line = text.encode() + b"\n"
@@ -25,6 +28,24 @@ def encode_line(text: str) -> bytes:
 
 
 HEADER = encode_line(MULTISTREAM)  # what both sides say first
+
+
+def first_proposal(data: bytes | bytearray) -> tuple[str, int] | None:
+    """The proposal behind the header and where it ends, if `data` begins with both of them whole.
+
+    None also for everything unusual: a `LineDecoder` judges that.
+    """
+    start = len(HEADER) + 1
+    if len(data) <= start or not data.startswith(HEADER):
+        return None
+    size = data[start - 1]
+    end = start + size
+    if not 1 < size < 128 or len(data) < end or data[end - 1] != ord("\n"):
+        return None
+    try:
+        return data[start : end - 1].decode(), end
+    except UnicodeDecodeError:
+        return None
 
 
 class LineDecoder:

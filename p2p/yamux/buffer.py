@@ -52,6 +52,13 @@ class ReceiveBuffer:
             self._taken = end
         return bytes(piece)
 
+    def peek(self) -> bytes | bytearray:
+        """The first piece, without taking it; empty when there is none. Not to be changed or kept."""
+        if not self._chunks:
+            return b""
+        chunk = self._chunks[0]
+        return chunk[self._taken :] if self._taken else chunk
+
     def clear(self) -> None:
         """Drops everything."""
         self._chunks.clear()

@@ -1,11 +1,13 @@
 """Runs a yamux session over a secured connection: one task reads, one writes, handlers do the rest.
 
 The reader never waits for a handler: what it reads goes into per-stream buffers, which the windows
-bound. Senders put frames into the session and kick the one writer task, which sends whatever waits
-as one block; a cancelled sender therefore never leaves half a frame behind.
+bound. Senders put whole frames into the session. The first one after bytes came sends at once, from
+its own task, as far as that goes without waiting; the rest is joined and left to the writer task. So
+an answer is not held up by a task switch, small writes share messages and system calls, and a
+cancelled sender never leaves half a frame behind. The reader's deadline is the connection's clock.
 
-Memory of one connection: 256 KiB to read for each stream (at most 256 of them opened by the peer),
-and twice `HIGH_WATER` to send: one block on its way, one that fills up meanwhile.
+Memory of one connection: 256 KiB to read for each stream (at most 256 of them opened by the peer), 32
+MiB that windows grow by, and twice `HIGH_WATER` to send: what is on its way, what waits meanwhile.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from p2p.yamux.session import MAX_INBOUND_STREAMS, Session
 from p2p.yamux.stream import YamuxStream
 from p2p.yamux.wire import GoAwayCode, StreamErrorCode
 
-WRITE_STALL = 10.0  # seconds for each `WRITE_UNIT`; go-yamux, ConnectionWriteTimeout
-WRITE_UNIT = 64 * 1024  # bytes; what go-yamux writes at a time
+WRITE_STALL = 10.0  # seconds for each block; go-yamux, ConnectionWriteTimeout for each 64 KiB
+READ_AHEAD = 256 * 1024  # bytes read in a row; then handlers take them, while they are in the caches
 CLOSE_GRACE = 1.0  # seconds for the last frames, and again for closing the stream beneath
 MAX_HANDLERS = MAX_INBOUND_STREAMS  # tasks; a peer that opens and resets at once piles up no more
 
@@ -41,12 +43,11 @@ class YamuxConnection:
     """One muxed connection: `run` owns its tasks and the stream beneath, and all of it ends with `run`."""
 
     def __init__(self, stream: SecureStream, *, initiator: bool, budget: WindowBudget | None = None) -> None:
-        self.bytes_sent = 0
         self.bytes_received = 0
         self._stream = stream
         self._session = Session(initiator, now=trio.current_time(), budget=budget)
-        self._link = Link(stream.remote_peer, self._session)
-        self._parts = trio.CancelScope()  # around the reader, the writer and the clock
+        self._link = Link(stream, self._session)
+        self._parts = trio.CancelScope()  # around the reader and the writer
         self._failure: P2PError | None = None  # what `run` raises
         self._started = False
         self._finished = trio.Event()
@@ -56,6 +57,16 @@ class YamuxConnection:
     def peer(self) -> PeerId:
         """Who is at the other end."""
         return self._link.peer
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes handed to the encryption so far."""
+        return self._link.bytes_sent
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds of a round trip as far as known: a connection that moves no bytes does not ask."""
+        return self._session.rtt
 
     @property
     def closed(self) -> bool:
@@ -69,7 +80,7 @@ class YamuxConnection:
 
     async def open_stream(self) -> YamuxStream:
         """A new stream; waits while 256 of ours were not acked. Raises `ConnectionLost`."""
-        stream = YamuxStream(self._link, self._session.stream(await self._link.open_stream()))
+        stream = YamuxStream(self._link, await self._link.open_stream())
         self._link.streams[stream.id] = stream
         self._link.kick()
         return stream
@@ -97,7 +108,7 @@ class YamuxConnection:
         Whatever the reason: the stream beneath is closed, everybody who waits gets `ConnectionLost`,
         and the handlers of inbound streams are cancelled.
         """
-        self._started = True
+        self._started = self._link.prompt = True
         async with open_scope() as handlers:
 
             def accept(stream: YamuxStream) -> None:
@@ -107,8 +118,7 @@ class YamuxConnection:
                 with self._parts:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._run_part, self._write)
-                        nursery.start_soon(self._run_part, self._keep_time)
-                        nursery.start_soon(self._run_part, partial(self._read, accept))
+                        await self._run_part(partial(self._read, accept))
             finally:
                 self._link.lose("the connection was closed")
                 await self._close_stream()
@@ -116,30 +126,43 @@ class YamuxConnection:
             raise self._failure
 
     async def _run_part(self, part: Callable[[], Awaitable[None]]) -> None:
-        """Runs one of the three tasks; whichever ends, ends all."""
+        """Runs one of the two tasks; whichever ends, ends both."""
         try:
             await part()
         except P2PError as exc:
             self._fail(exc)
+            if isinstance(exc, RemoteProtocolError):
+                self._link.kick()
+                await self._flush()  # the session's GoAway
         self._parts.cancel()
 
     async def _read(self, accept: Callable[[YamuxStream], None]) -> None:
-        session = self._session
-        while data := await self._stream.receive_some():
-            self.bytes_received += len(data)
-            try:
-                session.receive_data(data, trio.current_time())
-            except RemoteProtocolError as exc:
-                self._fail(exc)
-                self._link.kick()
-                await self._flush()
-                return
-            while (event := session.next_event()) is not None:
-                self._handle_event(event, accept)
-            self._link.kick()
+        session, link = self._session, self._link
+        ended = False
+        while not ended:
+            with trio.CancelScope(deadline=session.next_deadline()) as link.timer:
+                await self._receive(accept)
+                ended = True
+            if not ended:
+                session.handle_timer(trio.current_time())
+                link.kick()
         if not session.idle:
             raise ConnectionLost(f"the peer closed the connection with {session.num_streams} open streams")
-        self._link.lose("the peer closed the connection")
+        link.lose("the peer closed the connection")
+
+    async def _receive(self, accept: Callable[[YamuxStream], None]) -> None:
+        """Takes what comes, until the end of the bytes. Cancelled while it waits, it has lost nothing."""
+        session, link, unyielded = self._session, self._link, 0
+        while data := await self._stream.receive_some():
+            self.bytes_received += len(data)
+            link.prompt = True
+            session.receive_data(data, trio.current_time())
+            while (event := session.next_event()) is not None:
+                self._handle_event(event, accept)
+            link.kick()
+            if (unyielded := unyielded + len(data)) >= READ_AHEAD:
+                unyielded = 0
+                await trio.lowlevel.checkpoint()
 
     def _handle_event(self, event: events.Event, accept: Callable[[YamuxStream], None]) -> None:
         streams = self._link.streams
@@ -208,26 +231,21 @@ class YamuxConnection:
             logger.warning(message, stream.id, self.peer, stream.protocol, exc_info=error)
 
     async def _write(self) -> None:
+        link = self._link
         with trio.CancelScope() as stall:  # one scope, re-armed: a new one for each send costs more
             while True:
-                data = self._session.data_to_send()
-                if data:
-                    allowed = WRITE_STALL * math.ceil(len(data) / WRITE_UNIT)
-                    stall.deadline = trio.current_time() + allowed
-                    self._link.pass_turn()
-                    await self._stream.send_all(data)
-                    self.bytes_sent += len(data)
-                else:
+                link.push()
+                if link.broken is not None:
+                    raise link.broken
+                link.pass_turn()
+                if link.blocked:
+                    stall.deadline = trio.current_time() + WRITE_STALL * link.blocked
+                    await self._stream.flush()
                     stall.deadline = math.inf
-                    await self._link.wait_for_output()
+                    link.blocked = 0
+                else:
+                    await link.wait_for_output()
         raise ConnectionLost("the peer takes no bytes")
-
-    async def _keep_time(self) -> None:
-        while True:
-            with trio.CancelScope(deadline=self._session.next_deadline()) as self._link.timer:
-                await trio.sleep_forever()
-            self._session.handle_timer(trio.current_time())
-            self._link.kick()
 
     async def _flush(self) -> None:
         with trio.move_on_after(CLOSE_GRACE):

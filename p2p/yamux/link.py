@@ -1,4 +1,9 @@
-"""What the streams of one connection share: its session, its output queue, and who waits for them."""
+"""What the streams of one connection share: its session, its output queue, and who waits for them.
+
+Whoever has something to send may do so from its own task, since sending never waits: `push`. What
+does not leave, because the peer is slow, is the writer's, and so is all that is queued between two
+pushes: it leaves together, at the latest before the connection waits again.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +11,63 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2p.errors import ConnectionLost, LocalProtocolError
+from p2p.errors import ConnectionLost, LocalProtocolError, P2PError
+from p2p.stream import MAX_BLOCK
 from p2p.yamux.flow import StreamState
 from p2p.yamux.session import Session
 
 if TYPE_CHECKING:
-    from p2p.peer_id import PeerId
+    from p2p.stream import Data, SecureStream
     from p2p.yamux.stream import YamuxStream
 
-HIGH_WATER = 512 * 1024  # bytes that wait to be sent: 8 full noise messages, more gains nothing
+HIGH_WATER = 8 * MAX_BLOCK  # bytes that wait to be sent; more gains nothing
+PUSH_SIZE = 4 * MAX_BLOCK  # bytes that are worth a system call of their own, and still fit the caches
+
+
+class Waiter:
+    """A place where one task at a time waits to be woken; lighter than a `ParkingLot`."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    def __bool__(self) -> bool:
+        return self._task is not None
+
+    async def wait(self) -> None:
+        """Returns after the next `wake`."""
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wake(self) -> None:
+        """Lets the task go on, if one waits."""
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Link:
-    """The meeting point of a connection's streams with its reader, its writer and its clock."""
+    """The meeting point of a connection's streams with its reader and its writer."""
 
-    def __init__(self, peer: PeerId, session: Session) -> None:
-        self.peer = peer
+    def __init__(self, stream: SecureStream, session: Session) -> None:
+        self.peer = stream.remote_peer
         self.session = session
         self.streams: dict[int, YamuxStream] = {}  # those that still expect events
         self.lost: str | None = None  # why the connection is over
-        self.timer = trio.CancelScope()  # around the sleep until the session's next deadline
+        self.prompt = False  # whether the next write leaves at once: nothing did since bytes came
+        self.blocked = 0  # blocks that the stream beneath holds some of: only the writer may go on
+        self.broken: P2PError | None = None  # why nothing can be sent any more
+        self.bytes_sent = 0
+        self.timer = trio.CancelScope()  # around the reading until the session's next deadline
         self.senders = trio.lowlevel.ParkingLot()  # who waits for room in the output queue, in order
+        self._stream = stream
         self._sends = True  # whether the writer still runs, or will
-        self._writer = trio.lowlevel.ParkingLot()  # the writer, while there is nothing to send
+        self._writer = Waiter()  # the writer, while there is nothing to send
         self._flushers = trio.lowlevel.ParkingLot()  # who waits until there is nothing to send
         self._openers = trio.lowlevel.ParkingLot()  # who waits for a place among the unacked streams
 
@@ -40,14 +79,53 @@ class Link:
     def kick(self) -> None:
         """Wakes the writer when the session has bytes for it, and openers when streams were acked."""
         if self._writer and self.session.queued:
-            self._writer.unpark()
+            self._writer.wake()
         if self._openers and not self.session.backlog_full:
             self._openers.unpark_all()
 
+    def push(self, *, whole: bool = False) -> None:
+        """Sends what waits (only `whole` blocks if asked) as far as that goes without waiting.
+
+        Never raises: whatever breaks is the writer's to report.
+        """
+        session = self.session
+        if self.blocked or self.broken is not None or not self._sends:
+            return
+        try:
+            while not self.blocked and (blocks := session.blocks_to_send(whole=whole)):
+                if not self._stream.send_nowait(blocks):
+                    self.blocked = len(blocks)
+                self.bytes_sent += sum(map(len, blocks))
+                session.blocks_sent()
+        except P2PError as exc:
+            self.broken = exc
+        if self.blocked or self.broken is not None:
+            self._writer.wake()
+
+    def takes(self, stream: StreamState, size: int) -> bool:
+        """Whether `size` bytes fit into the peer's window and into the output queue."""
+        return size <= stream.send_window and size + self.session.queued <= HIGH_WATER
+
+    def send(self, stream: StreamState, data: Data) -> None:
+        """Sends `data`, which the link `takes`, on a stream that is open for writing."""
+        self.session.send_fitting(stream, data)
+        self.answer()
+
+    def answer(self) -> None:
+        """Sends what was just queued: at once when it is the first since bytes came, else soon."""
+        if self.prompt:
+            self.prompt = False
+            self.push()
+        else:
+            if self.session.queued >= PUSH_SIZE:
+                self.push(whole=True)
+            if self._writer:
+                self.kick()
+
     async def wait_for_output(self) -> None:
-        """The writer's wait: returns after the next `kick` with something to send."""
+        """The writer's wait: returns when there is something to send, or nothing can be sent."""
         self._flushers.unpark_all()
-        await self._writer.park()
+        await self._writer.wait()
 
     async def flush(self) -> None:
         """Returns when the writer sent everything, or when it will not any more."""
@@ -68,9 +146,9 @@ class Link:
         if self.senders and self.room:
             self.senders.unpark()
 
-    async def open_stream(self) -> int:
-        """The id of a new stream, once the peer acked enough of the others. Raises `ConnectionLost`."""
-        await trio.lowlevel.checkpoint()
+    async def open_stream(self) -> StreamState:
+        """A new stream, once the peer acked enough of the others. Raises `ConnectionLost`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.check_alive()
         while self.session.backlog_full:
             await self._openers.park()
@@ -88,7 +166,9 @@ class Link:
     def discard(self, stream: StreamState) -> None:
         """Nobody reads the stream any more; brings the timer forward to its deadline."""
         self.session.discard(stream, trio.current_time())
-        self.timer.deadline = min(self.timer.deadline, self.session.next_deadline())
+        deadline = self.session.next_deadline()
+        if deadline < self.timer.deadline:
+            self.timer.deadline = deadline
         self.kick()
 
     def check_alive(self) -> None:

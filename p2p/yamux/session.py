@@ -27,10 +27,10 @@ from p2p.yamux.budget import WindowBudget
 from p2p.yamux.flow import StreamState
 from p2p.yamux.keepalive import Keepalive
 from p2p.yamux.outbox import Outbox
+from p2p.yamux.reader import FrameReader
 from p2p.yamux.wire import (
     ACK,
     FIN,
-    HEADER_SIZE,
     INITIAL_WINDOW,
     MAX_STREAM_ID,
     RST,
@@ -39,7 +39,6 @@ from p2p.yamux.wire import (
     FrameType,
     GoAwayCode,
     StreamErrorCode,
-    decode_header,
 )
 
 MAX_UNACKED_STREAMS = 256  # streams; libp2p/specs yamux, "ACK backlog"
@@ -71,10 +70,8 @@ class Session:
         self._outbox = Outbox()
         self._keepalive = Keepalive(now)
         self._discarding: dict[int, float] = {}  # stream -> deadline, the earliest first
-        # the frame that is being received
-        self._header = bytearray()  # what came of a header that did not come whole
-        self._body_left = 0
-        self._body_stream: StreamState | None = None  # None: the body is dropped
+        self._reader = FrameReader()
+        self._body_stream: StreamState | None = None  # whose body comes; None: it is dropped
         self._body_fin = False
 
     @property
@@ -90,11 +87,11 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether the connection may end here: no stream is open and no frame is half received."""
-        return not self._streams and not self._header and not self._body_left
+        return not self._streams and not self._reader.mid_frame
 
     @property
     def queued(self) -> int:
-        """Bytes that wait for `data_to_send`."""
+        """Bytes that wait for `blocks_to_send`."""
         return self._outbox.size
 
     @property
@@ -125,24 +122,11 @@ class Session:
         return self._events.popleft() if self._events else None
 
     def _receive(self, data: memoryview, now: float) -> None:
-        at, end, header = 0, len(data), self._header
-        while at < end:
-            if self._body_left:
-                piece = data[at : at + self._body_left]
-                at += len(piece)
-                self._receive_body(piece, now)
-            elif not header and end - at >= HEADER_SIZE:
-                frame = decode_header(data, at)
-                at += HEADER_SIZE
-                self._receive_frame(*frame, now)
+        for item in self._reader.cut(data):
+            if isinstance(item, tuple):
+                self._receive_frame(*item, now)
             else:
-                piece = data[at : at + HEADER_SIZE - len(header)]
-                at += len(piece)
-                header += piece
-                if len(header) == HEADER_SIZE:
-                    frame = decode_header(header)
-                    header.clear()
-                    self._receive_frame(*frame, now)
+                self._receive_body(item, now)
 
     def _receive_frame(self, kind: int, flags: int, stream_id: int, length: int, now: float) -> None:
         match kind:
@@ -160,7 +144,7 @@ class Session:
             if body > INITIAL_WINDOW:  # before there is a stream (CVE-2026-32314)
                 raise MessageTooLarge(body, INITIAL_WINDOW)
             self._receive_syn(stream_id, now)
-        self._body_left, self._body_stream = body, None
+        self._body_stream = None
         stream = self._streams.get(stream_id)
         if stream is None:  # it crossed with our RST or FIN; an answer could hit a live stream
             return
@@ -201,7 +185,6 @@ class Session:
             self._events.append(events.StreamOpened(stream_id=stream_id, stream=stream))
 
     def _receive_body(self, piece: memoryview, now: float) -> None:
-        self._body_left -= len(piece)
         stream = self._body_stream
         if stream is None:
             return
@@ -210,7 +193,7 @@ class Session:
             self._credit(stream, len(piece), now)
         else:
             self._events.append(events.DataReceived(stream_id=stream.id, data=bytes(piece)))
-        if not self._body_left and self._body_fin:
+        if self._body_fin and not self._reader.body_left:
             self._receive_fin(stream)
 
     def _receive_fin(self, stream: StreamState) -> None:
@@ -232,8 +215,8 @@ class Session:
 
     # --- from the application
 
-    def open_stream(self, now: float) -> int:
-        """The id of a new stream, at once usable.
+    def open_stream(self, now: float) -> StreamState:
+        """A new stream, at once usable.
 
         Raises `LocalProtocolError` when the backlog is full, ids are used up or a side said GoAway.
         """
@@ -246,9 +229,10 @@ class Session:
         stream_id = self._next_id
         self._next_id += 2
         self._unacked += 1
-        self._streams[stream_id] = StreamState(id=stream_id, outbound=True, acked=False, granted_at=now)
+        stream = StreamState(id=stream_id, outbound=True, acked=False, granted_at=now)
+        self._streams[stream_id] = stream
         self._outbox.add(FrameType.WINDOW_UPDATE, SYN, stream_id, 0)
-        return stream_id
+        return stream
 
     def stream(self, stream_id: int) -> StreamState:
         """The state of a stream that is open. Raises `KeyError`."""
@@ -266,8 +250,13 @@ class Session:
         stream = self._writable(stream_id)
         size = min(len(data), stream.send_window)
         stream.send_window -= size
-        self._outbox.add_data(stream_id, memoryview(data)[:size])
+        self._outbox.add_data(stream_id, data if size == len(data) else memoryview(data)[:size])
         return size
+
+    def send_fitting(self, stream: StreamState, data: bytes | bytearray | memoryview) -> None:
+        """Queues all of `data`; the caller made sure that our half is open and the window takes it."""
+        stream.send_window -= len(data)
+        self._outbox.add_data(stream.id, data)
 
     def close_write(self, stream_id: int) -> None:
         """Queues our FIN behind what was written. Raises as `send_data` does."""
@@ -316,9 +305,17 @@ class Session:
         self._going_away = True
         self._outbox.add(FrameType.GO_AWAY, 0, SESSION_ID, code)
 
-    def data_to_send(self) -> bytes | bytearray:
-        """All bytes that wait, pings and pongs first; they belong to the caller now."""
-        return self._outbox.take()
+    def blocks_to_send(self, *, whole: bool = False) -> list[memoryview]:
+        """What waits, pings and pongs first, in at most `MAX_TAKEN` blocks; empty when nothing does.
+
+        With `whole` a block that has room for more is left to fill up. The blocks are good until
+        `blocks_sent` is called, which must come before the next call.
+        """
+        return self._outbox.take(whole=whole)
+
+    def blocks_sent(self) -> None:
+        """The blocks are used up."""
+        self._outbox.sent()
 
     # --- timers
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2p.errors import LocalProtocolError, StreamReset
+from p2p.errors import ConnectionLost, LocalProtocolError, P2PError, StreamReset
 from p2p.yamux.buffer import ReceiveBuffer
+from p2p.yamux.link import Waiter
 from p2p.yamux.wire import StreamErrorCode
 
 if TYPE_CHECKING:
+    from p2p.multistream.negotiation import Initiator
     from p2p.peer_id import PeerId
     from p2p.stream import Data
     from p2p.yamux.flow import StreamState
@@ -34,8 +36,8 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._session = link.session
         self._state = state
         self._buffer = ReceiveBuffer()
-        self._readable = trio.lowlevel.ParkingLot()
-        self._writable = trio.lowlevel.ParkingLot()
+        self._readable = Waiter()
+        self._writable = Waiter()
         self._operations = 0
         self._receiving = False
         self._sending = False
@@ -44,6 +46,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._sent_eof = False
         self._closed = False
         self._reset: StreamReset | None = None
+        self._proposal: Initiator | None = None  # that the peer has not answered yet
 
     @property
     def peer(self) -> PeerId:
@@ -54,7 +57,9 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         """At least one byte, or b"" once the peer closed its side.
 
         Raises `StreamReset` and `ConnectionLost` behind the last byte that came, and
-        `LocalProtocolError` after `aclose`. A cancelled call has taken nothing.
+        `LocalProtocolError` after `aclose`. On a stream whose protocol was selected lazily, the first
+        call also raises what the selection would have: `NegotiationFailed`, `RemoteProtocolError`; the
+        stream is reset then. A cancelled call has taken nothing.
         """
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
@@ -63,17 +68,16 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._receiving = True
         try:
             await self._take_turn()
-            while not self._buffer:
+            while not self._buffer or (self._proposal is not None and not self._take_answer()):
                 if self._received_eof and not self._closed and self._reset is None:
+                    if self._proposal is not None:
+                        raise ConnectionLost("the peer closed the stream before it answered the proposal")
                     return b""
                 self._check_open()
-                await self._readable.park()
+                await self._readable.wait()
         finally:
             self._receiving = False
-        data = self._buffer.take(max_bytes)
-        self._session.consume(self._state, len(data), trio.current_time())
-        self._link.kick()
-        return data
+        return self._take(max_bytes)
 
     async def send_all(self, data: Data) -> None:
         """Returns when all is handed to the connection within the peer's window.
@@ -82,22 +86,38 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         cancellation an unknown part of `data` was sent, as with any stream of trio; `aclose` then
         resets the stream, so that the peer does not take the part for the whole.
         """
+        size, link, turn = len(data), self._link, self._operations + 1
+        if (
+            turn % YIELD_EVERY
+            and not self._sending
+            and link.takes(self._state, size)
+            and self._writable_now()
+        ):
+            self._operations = turn  # mostly so: it fits, nobody waits
+            await trio.lowlevel.checkpoint_if_cancelled()
+            link.send(self._state, data)
+        else:
+            await self._send_in_parts(data)
+
+    async def _send_in_parts(self, data: Data) -> None:
         self._start_sending()
-        sent = 0
+        sent, size = 0, len(data)
+        link, session = self._link, self._session
         try:
             await self._take_turn()
             self._check_writable()
             with memoryview(data) as view:
-                while sent < len(view):
-                    size = self._session.send_data(self.id, view[sent : sent + self._link.room])
-                    if size:
-                        sent += size
-                        self._link.kick()
+                while sent < size:
+                    if not link.room:
+                        link.push()
+                    if part := session.send_data(self.id, view[sent : sent + link.room]):
+                        sent += part
+                        link.answer()
                     else:
                         await self._wait_writable()
         finally:
             self._stop_sending()
-            self._torn = self._torn or 0 < sent < len(data)
+            self._torn = self._torn or 0 < sent < size
 
     async def wait_send_all_might_not_block(self) -> None:
         """Returns when the peer's window and the connection have room. Raises as `send_all` does."""
@@ -146,17 +166,42 @@ class YamuxStream(trio.abc.HalfCloseableStream):
             self._reset = StreamReset("the stream was reset on this side", code)
             self._drop()
 
+    # --- for the negotiation of the stream's protocol
+
+    def send_soon(self, data: bytes) -> None:
+        """Queues a few first bytes: they leave with the next write, or else when this task waits.
+
+        Raises as `send_all` does, and `LocalProtocolError` when they are more than the peer's window.
+        """
+        self._check_writable()
+        if len(data) > self._state.send_window:
+            raise LocalProtocolError(f"{len(data)} bytes are over the window of stream {self.id}")
+        self._session.send_data(self.id, data)
+        self._link.kick()
+
+    def expect_answer(self, proposal: Initiator) -> None:
+        """What comes first is the answer to `proposal`, which was sent: `receive_some` checks it."""
+        self._proposal = proposal
+
+    def peek(self) -> bytes | bytearray:
+        """The first piece that came, without taking it; empty when nothing is there."""
+        return self._buffer.peek()
+
+    def skip(self, size: int) -> None:
+        """Takes the first `size` bytes of what `peek` returned."""
+        self._take(size)
+
     # --- called by the connection
 
     def receive_data(self, data: bytes) -> None:
         """Bytes came, within the window."""
         self._buffer.append(data)
-        self._readable.unpark_all()
+        self._readable.wake()
 
     def receive_eof(self) -> None:
         """The peer closed its side."""
         self._received_eof = True
-        self._readable.unpark_all()
+        self._readable.wake()
         if self._sent_eof:
             self._link.forget(self)
 
@@ -167,10 +212,31 @@ class YamuxStream(trio.abc.HalfCloseableStream):
 
     def wake(self) -> None:
         """Lets whoever waits look again: the window grew, or the connection is lost."""
-        self._readable.unpark_all()
-        self._writable.unpark_all()
+        self._readable.wake()
+        self._writable.wake()
 
     # --- private
+
+    def _take(self, max_bytes: int | None) -> bytes:
+        data = self._buffer.take(max_bytes)
+        self._session.consume(self._state, len(data), trio.current_time())
+        self._link.kick()
+        return data
+
+    def _take_answer(self) -> bool:
+        """Checks what came against the proposal; whether there is something behind the answer."""
+        proposal = self._proposal
+        while self._buffer and proposal is not None:
+            whole = proposal.whole_answer
+            size = len(whole) if self._buffer.peek().startswith(whole) else proposal.wanted
+            try:
+                proposal.receive_data(self._take(size))
+            except P2PError:
+                self.reset(StreamErrorCode.NEGOTIATION_FAILED)
+                raise
+            if proposal.next_event() is not None:
+                self._proposal = proposal = None
+        return bool(self._buffer)
 
     def _drop(self) -> None:
         """Nothing is read any more, not even what came already."""
@@ -213,11 +279,16 @@ class YamuxStream(trio.abc.HalfCloseableStream):
     async def _wait_writable(self) -> None:
         """Waits for room in the output queue if it has none, for the peer's window otherwise."""
         if self._link.room:
+            self._link.kick()
             self._link.pass_turn()
-            await self._writable.park()
+            await self._writable.wait()
         else:
             await self._link.senders.park()
         self._check_writable()
+
+    def _writable_now(self) -> bool:
+        """Whether a write raises nothing. The peer's reset is in `_reset`, the connection's end in `lost`."""
+        return not (self._sending or self._sent_eof or self._closed or self._reset or self._link.lost)
 
     def _check_open(self) -> None:
         if self._reset is not None:

@@ -12,6 +12,7 @@ import struct
 from enum import IntEnum
 
 from p2p.errors import MessageTooLarge, RemoteProtocolError
+from p2p.stream import MAX_BLOCK
 
 PROTOCOL = "/yamux/1.0.0"
 
@@ -21,7 +22,7 @@ SESSION_ID = 0  # the stream id of Ping and GoAway; spec, "StreamID Field"
 MAX_STREAM_ID = (1 << 32) - 1  # u32; spec, "StreamID Field"
 INITIAL_WINDOW = 256 * 1024  # bytes, each stream, each direction; spec, "Flow Control"
 MAX_WINDOW = (1 << 32) - 1  # bytes; more overflows a u32 (CVE-2026-31814)
-MAX_BODY_SENT = 65535 - 16 - HEADER_SIZE  # bytes; header + body fill one noise transport message exactly
+MAX_BODY_SENT = MAX_BLOCK - HEADER_SIZE  # bytes; header + body fill one secured message exactly
 MAX_STREAM_WINDOW = 16 << 20  # bytes that we ever grant ahead; go-yamux, MaxStreamWindowSize
 MAX_BODY_RECEIVED = 1 << 20  # bytes of one frame, whatever the window; rust-yamux, MAX_FRAME_BODY_LEN
 
@@ -72,7 +73,14 @@ def encode_header(kind: FrameType, flags: int, stream_id: int, length: int) -> b
     return _HEADER.pack(VERSION, kind, flags, stream_id, length)
 
 
-def set_length(buffer: bytearray, header_at: int, length: int) -> None:
+def put_header(
+    buffer: bytearray | memoryview, at: int, kind: FrameType, flags: int, stream_id: int, length: int
+) -> None:
+    """Writes the 12 bytes of a header into `buffer`."""
+    _HEADER.pack_into(buffer, at, VERSION, kind, flags, stream_id, length)
+
+
+def set_length(buffer: bytearray | memoryview, header_at: int, length: int) -> None:
     """Rewrites the length of the header that starts at `header_at`, for a frame that grows."""
     _LENGTH.pack_into(buffer, header_at + _LENGTH_AT, length)
 

@@ -45,7 +45,16 @@ def decode(data: bytes | bytearray) -> list[Frame]:
 
 def sent(session: Session) -> list[Frame]:
     """The frames that wait in `session`, taken."""
-    return decode(session.data_to_send())
+    return decode(data_to_send(session))
+
+
+def data_to_send(session: Session) -> bytes:
+    """All bytes that wait in `session`, taken."""
+    data = b""
+    while blocks := session.blocks_to_send():
+        data += b"".join(blocks)
+        session.blocks_sent()
+    return data
 
 
 def happened(session: Session) -> list[object]:

@@ -29,7 +29,18 @@ from p2p.yamux.wire import (
     StreamErrorCode,
     encode_header,
 )
-from tests.yamux.frames import DATA, GO_AWAY, PING, WINDOW_UPDATE, Frame, encode, happened, opened, sent
+from tests.yamux.frames import (
+    DATA,
+    GO_AWAY,
+    PING,
+    WINDOW_UPDATE,
+    Frame,
+    data_to_send,
+    encode,
+    happened,
+    opened,
+    sent,
+)
 
 GO_AWAY_PROTOCOL_ERROR = Frame(GO_AWAY, 0, 0, GoAwayCode.PROTOCOL_ERROR)
 
@@ -45,7 +56,7 @@ def listener(**limits: int) -> Session:
 def with_outbound() -> tuple[Session, int]:
     """A dialer's session with one acked stream, and nothing waiting."""
     session = dialer()
-    stream_id = session.open_stream(0.0)
+    stream_id = session.open_stream(0.0).id
     session.receive_data(encode(WINDOW_UPDATE, ACK, stream_id), 0.0)
     happened(session)
     sent(session)
@@ -72,14 +83,14 @@ def breaks_the_rules(session: Session, data: bytes, match: str | None = None) ->
 
 def test_the_dialer_opens_odd_streams_and_the_listener_even_ones():
     one, other = dialer(), listener()
-    assert [one.open_stream(0.0) for _ in range(3)] == [1, 3, 5]
-    assert [other.open_stream(0.0) for _ in range(3)] == [2, 4, 6]
+    assert [one.open_stream(0.0).id for _ in range(3)] == [1, 3, 5]
+    assert [other.open_stream(0.0).id for _ in range(3)] == [2, 4, 6]
     assert sent(one) == [Frame(WINDOW_UPDATE, SYN, i, 0) for i in (1, 3, 5)]
 
 
 def test_data_may_follow_a_syn_at_once():
     session = dialer()
-    stream_id = session.open_stream(0.0)
+    stream_id = session.open_stream(0.0).id
     session.send_data(stream_id, b"hello")
     assert sent(session) == [Frame(WINDOW_UPDATE, SYN, 1, 0), Frame(DATA, 0, 1, 5, b"hello")]
 
@@ -133,17 +144,17 @@ def test_syns_may_come_out_of_order():
 
 def test_ids_are_never_reused_and_end_with_32_bits():
     session = dialer()
-    session.reset(session.open_stream(0.0))
-    assert session.open_stream(0.0) == 3
+    session.reset(session.open_stream(0.0).id)
+    assert session.open_stream(0.0).id == 3
     session._next_id = MAX_STREAM_ID
-    assert session.open_stream(0.0) == MAX_STREAM_ID
+    assert session.open_stream(0.0).id == MAX_STREAM_ID
     with pytest.raises(LocalProtocolError, match="used up"):
         session.open_stream(0.0)
 
 
 def test_at_most_256_outbound_streams_wait_for_an_ack():
     session = dialer()
-    ids = [session.open_stream(0.0) for _ in range(MAX_UNACKED_STREAMS)]
+    ids = [session.open_stream(0.0).id for _ in range(MAX_UNACKED_STREAMS)]
     assert session.backlog_full
     with pytest.raises(LocalProtocolError, match="ACK"):
         session.open_stream(0.0)
@@ -157,14 +168,14 @@ def test_at_most_256_outbound_streams_wait_for_an_ack():
 @pytest.mark.parametrize("kind", [DATA, WINDOW_UPDATE])
 def test_an_ack_may_ride_on_any_frame(kind):
     session = dialer()
-    stream_id = session.open_stream(0.0)
+    stream_id = session.open_stream(0.0).id
     session.receive_data(encode(kind, ACK | FIN, stream_id), 0.0)
     assert happened(session) == [StreamAcked(stream_id=stream_id), StreamClosed(stream_id=stream_id)]
 
 
 def test_a_reset_stream_leaves_the_backlog():
     session = dialer()
-    ids = [session.open_stream(0.0) for _ in range(MAX_UNACKED_STREAMS)]
+    ids = [session.open_stream(0.0).id for _ in range(MAX_UNACKED_STREAMS)]
     session.reset(ids[0])
     session.receive_data(encode(WINDOW_UPDATE, RST, ids[1]), 0.0)
     session.open_stream(0.0)
@@ -242,7 +253,7 @@ def test_a_shared_frame_is_filled_and_no_more():
 
 def test_writes_of_two_streams_keep_their_frames_apart():
     session, one = with_outbound()
-    two = session.open_stream(0.0)
+    two = session.open_stream(0.0).id
     for stream_id, data in ((one, b"a"), (two, b"b"), (one, b"c")):
         session.send_data(stream_id, data)
     assert [(f.stream_id, f.body) for f in sent(session)[1:]] == [(one, b"a"), (two, b"b"), (one, b"c")]
@@ -274,7 +285,7 @@ def test_window_deltas_add_up_and_are_not_absolute():
 
 def test_a_window_may_be_granted_with_the_ack_or_the_syn():
     session = dialer()
-    stream_id = session.open_stream(0.0)
+    stream_id = session.open_stream(0.0).id
     session.receive_data(encode(WINDOW_UPDATE, ACK, stream_id, 5), 0.0)
     session.receive_data(encode(WINDOW_UPDATE, SYN, 2, 7), 0.0)
     assert session.send_window(stream_id) == INITIAL_WINDOW + 5
@@ -636,10 +647,10 @@ def test_a_session_is_idle_between_frames_with_no_stream():
 
 def test_what_is_queued_is_what_will_be_sent():
     session = dialer()
-    assert session.data_to_send() == b""
+    assert data_to_send(session) == b""
     assert session.queued == 0
-    session.send_data(session.open_stream(0.0), bytes(100_000))
+    session.send_data(session.open_stream(0.0).id, bytes(100_000))
     session.ping(0.0)
     session.receive_data(encode(PING, SYN, 0, 1), 0.0)
-    assert session.queued == len(session.data_to_send()) > 100_000
+    assert session.queued == len(data_to_send(session)) > 100_000
     assert session.queued == 0
