@@ -86,9 +86,11 @@ class ObservedAddresses:
         votes = Counter(observed for observed, _ in groups)
         confirmed: list[Multiaddr] = []
         of_kind: Counter[tuple[str, ...]] = Counter()
-        for observed, count in sorted(votes.items(), key=lambda item: (-item[1], str(item[0]))):
-            if count >= ACTIVATION and of_kind[_kind(observed)] < MAX_CONFIRMED:
-                of_kind[_kind(observed)] += 1
+        for observed, count in votes.most_common():  # equals in the order of their first vote
+            if count < ACTIVATION:
+                break
+            of_kind[_kind(observed)] += 1
+            if of_kind[_kind(observed)] <= MAX_CONFIRMED:
                 confirmed.append(observed)
         before, self.confirmed = self.confirmed, tuple(confirmed)
         return self.confirmed != before
