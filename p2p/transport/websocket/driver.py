@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import trio
 
-from p2p.errors import ConnectionLost
+from p2p.errors import ConnectionLost, LocalProtocolError
 from p2p.stream import ByteStream, Data
 from p2p.transport.websocket.outgoing import Outgoing
 from p2p.transport.websocket.session import Session, State
@@ -27,6 +27,7 @@ class WebSocketStream:
         self._outgoing = Outgoing(raw)
         self._received = memoryview(b"")
         self._opening = trio.Lock()
+        self._sending = False
         self._closed = False
 
     async def open(self) -> None:
@@ -65,8 +66,12 @@ class WebSocketStream:
     def send_nowait(self, data: Data) -> int:
         """Sends the beginning of `data`; what is not counted must be offered again, first.
 
-        Raises `ConnectionLost`.
+        Raises `ConnectionLost`, and `LocalProtocolError` while another task is in `send_all`.
         """
+        self._check_alone()
+        return self._send(data)
+
+    def _send(self, data: Data) -> int:
         if self._session.state is State.OPENING:
             return 0
         self._check_sendable()
@@ -84,15 +89,19 @@ class WebSocketStream:
 
     async def send_all(self, data: Data) -> None:
         """Sends all of `data`. Raises `ConnectionLost`, and `RemoteProtocolError` for a bad handshake."""
-        await self.open()
-        await trio.lowlevel.checkpoint()
-        view = memoryview(data)
+        self._check_alone()
+        self._sending = True
         try:
-            while view := view[self.send_nowait(view) :]:
+            await self.open()
+            await trio.lowlevel.checkpoint()
+            view = memoryview(data)
+            while view := view[self._send(view) :]:
                 await self.wait_writable()
         except BaseException:
             self._outgoing.abandon()
             raise
+        finally:
+            self._sending = False
 
     async def aclose(self) -> None:
         """Says goodbye if that leaves without waiting, and closes the transport."""
@@ -158,6 +167,10 @@ class WebSocketStream:
         while not self._outgoing.flush():
             await self._raw.wait_writable()
             self._answer()
+
+    def _check_alone(self) -> None:
+        if self._sending:
+            raise LocalProtocolError("another task is sending on this connection")
 
     def _check_sendable(self) -> None:
         if self._session.state is not State.OPEN:

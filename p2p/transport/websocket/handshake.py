@@ -6,6 +6,8 @@ Source: RFC 6455, section 4; libp2p/specs websockets/README.md.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import h11
 import wsproto.utilities
 from wsproto.connection import Connection, ConnectionType
@@ -78,10 +80,9 @@ class Handshake:
             self._refuse("unreadable HTTP headers", 400, exc)
         if self._http.connection is None:
             self._refuse("the HTTP head is not of a WebSocket handshake", 400)
-        assert self._http.connection is not None
         return self._http.connection
 
-    def _refuse(self, reason: str, status: int, cause: Exception | None = None) -> None:
+    def _refuse(self, reason: str, status: int, cause: Exception | None = None) -> NoReturn:
         """Raises; a server has its answer ready then. Status 426 names the version that we speak."""
         if not self._client:
             self._outgoing = (

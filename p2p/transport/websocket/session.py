@@ -35,9 +35,10 @@ class Session:
     """One end: a client when it has the `authority` (host and port) that it asks for."""
 
     def __init__(self, authority: str | None = None) -> None:
-        self._handshake = Handshake(authority)
+        handshake = Handshake(authority)
+        self._outgoing = handshake.data_to_send()
+        self._handshake: Handshake | None = handshake
         self._connection: Connection | None = None
-        self._outgoing = self._handshake.data_to_send()
         self._pong: Pong | None = None
         self._failure = ""
         self.state = State.OPENING
@@ -45,17 +46,23 @@ class Session:
 
     def receive_data(self, data: Data) -> None:
         """Takes what came, for `next_data`. Raises `RemoteProtocolError` for a bad handshake."""
-        if self.state is State.OPENING:
-            try:
-                self._connection = self._handshake.receive_data(data)
-                self.state = State.OPENING if self._connection is None else State.OPEN
-            except RemoteProtocolError as exc:
-                self.state, self._failure = State.FAILED, str(exc)
-                raise
-            finally:
-                self._outgoing += self._handshake.data_to_send()
+        if self._handshake is not None:
+            self._receive_head(self._handshake, data)
         elif self.state is State.OPEN and self._connection is not None:
             self._connection.receive_data(bytes(data))
+
+    def _receive_head(self, handshake: Handshake, data: Data) -> None:
+        try:
+            self._connection = handshake.receive_data(data)
+            if self._connection is not None:
+                self.state = State.OPEN
+        except RemoteProtocolError as exc:
+            self.state, self._failure = State.FAILED, str(exc)
+            raise
+        finally:
+            if self.state is not State.OPENING:
+                self._handshake = None  # several KiB that an idle connection can do without
+                self._outgoing += handshake.data_to_send()
 
     def receive_end(self) -> None:
         """The peer's bytes are over, with or without a close frame."""
@@ -106,7 +113,7 @@ class Session:
         """Says goodbye, if there is still somebody to say it to: see `data_to_send`."""
         if self.state is State.OPEN and self._connection is not None:
             self._outgoing += self._connection.send(CloseConnection(code=CloseReason.NORMAL_CLOSURE))
-        self.state = State.ENDED
+        self.state, self._handshake = State.ENDED, None
 
     def _fail(self, reason: str, code: int) -> None:
         assert self._connection is not None

@@ -85,14 +85,10 @@ class WebSocketTransport:
             context = self._verifying_context() if endpoint.secure else None
             stream = _stream(raw, context, endpoint)
             await stream.open()
-        except InvalidAddress:
+        except BaseException as exc:
             await close_forcefully(raw)
-            raise
-        except P2PError as exc:
-            await close_forcefully(raw)
-            raise ConnectionLost(f"{address}: {exc}") from exc
-        except BaseException:
-            await close_forcefully(raw)
+            if isinstance(exc, P2PError):
+                raise ConnectionLost(f"{address}: {exc}") from exc
             raise
         return stream
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-from p2p.errors import ConnectionLost, RemoteProtocolError
+from p2p.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from p2p.transport.websocket.outgoing import MAX_PIECE
 from tests.byte_streams import cancel_at_each_await
 from tests.transport.pipes import NarrowStream, narrow_pair
@@ -130,6 +130,31 @@ async def test_after_a_cancelled_send_all_the_next_one_starts_afresh():
     await client.send_all(b"abc")
     await client.aclose()
     assert await receive_all(server) == b"a" * 50 + b"abc"
+
+
+@both
+async def test_a_buffer_that_was_given_can_be_changed_at_once(secure):
+    async with open_ends(secure=secure) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.open)
+        await client.open()
+        held = bytearray(b"hello world")
+        del held[: client.send_nowait(held)]
+        held += b"x"  # would be refused if a view of it were left
+        assert await receive_exactly(server, 11) == b"hello world"
+
+
+async def test_two_tasks_that_send_at_once_are_our_own_mistake():
+    near, far = narrow_pair()
+    server = layered(far, client=False, secure=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.send_all, b"first")
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(LocalProtocolError):
+            await server.send_all(b"second")
+        with pytest.raises(LocalProtocolError):
+            server.send_nowait(b"second")
+        await near.send_all(REQUEST)
+    assert bytes(near.back.buffer).endswith(b"first")
 
 
 @both

@@ -69,6 +69,10 @@ def test_a_request_names_its_host_and_offers_no_compression():
     assert b"xtensions" not in request
 
 
+def test_an_international_name_is_asked_for_in_its_ascii_form():
+    assert b"\r\nHost: xn--bcher-kva.example\r\n" in Session("bücher.example").data_to_send()
+
+
 @pytest.mark.parametrize("authority", ["a..b", "a\r\nX: y", "a b\x00"])
 def test_a_host_that_http_cannot_name_is_our_own_mistake(authority):
     with pytest.raises(InvalidAddress):

@@ -118,14 +118,6 @@ async def test_a_certificate_that_the_systems_authorities_do_not_know_is_refused
             await WebSocketTransport().dial(there)
 
 
-async def test_a_name_that_http_or_tls_cannot_use_is_our_own_mistake(monkeypatch):
-    async with open_echo(WS) as there:
-        port = str(there).split("/")[4]
-        for form in ("/tls/sni/.x/ws", "/tls/sni/a..b/ws"):
-            with pytest.raises(InvalidAddress):
-                await transport().dial(parse_address(f"/ip4/127.0.0.1/tcp/{port}{form}"))
-
-
 async def test_what_answers_otherwise_is_a_lost_connection():
     listener = await TcpTransport().listen(parse_address("/ip4/127.0.0.1/tcp/0"))
     async with trio.open_nursery() as nursery:
