@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from functools import partial
 
 import dns.asyncresolver
 import dns.flags
@@ -17,6 +20,7 @@ from p2p.address import parse_address
 from p2p.dialing.lookup import SystemLookup, resolve
 from p2p.dialing.resolver import Query, Record, Resolution
 from p2p.errors import ConnectionLost
+from tests.byte_streams import cancel_at_each_await
 
 LONG = "dnsaddr=/dns4/" + "a" * 200 + "/tcp/1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 
@@ -110,3 +114,22 @@ async def test_dnsaddr_leads_through_the_dns_to_addresses_of_this_system():
         await resolve(resolution, lookup, found.extend)
     assert list(map(str, found)) == ["/ip4/127.0.0.1/tcp/4001"]
     assert resolution.reasons == []
+
+
+def test_the_dns_library_is_not_loaded_by_a_host_that_meets_no_dnsaddr():
+    program = "import sys, p2p.host; sys.exit(any(name.partition('.')[0] == 'dns' for name in sys.modules))"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    "query", [Query(Record.ANY, "localhost"), Query(Record.TEXT, "_dnsaddr.example.org")]
+)
+async def test_a_question_can_be_cancelled_at_each_await(query):
+    @asynccontextmanager
+    async def world():
+        async with open_dns({"_dnsaddr.example.org": ["dnsaddr=/memory/1"]}) as lookup:
+            before = trio.lowlevel.current_statistics().tasks_living
+            yield partial(lookup.ask, query)
+            assert trio.lowlevel.current_statistics().tasks_living == before
+
+    assert await cancel_at_each_await(world) >= 1
