@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from p2p.errors import AuthenticationFailed, InvalidKey
@@ -71,9 +72,10 @@ def verify_certificate(der: bytes, now: datetime) -> tuple[PublicKey, PeerId]:
     try:
         certificate = x509.load_der_x509_certificate(der)
         identity = _identity_extension(certificate)
-        spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        key = certificate.public_key()
+        spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        _check_self_signature(certificate)
+        _check_self_signature(certificate, key)
     except AuthenticationFailed:
         raise
     except InvalidSignature as exc:
@@ -102,9 +104,9 @@ def _identity_extension(certificate: x509.Certificate) -> bytes:
     return value
 
 
-def _check_self_signature(certificate: x509.Certificate) -> None:
+def _check_self_signature(certificate: x509.Certificate, key: CertificatePublicKeyTypes) -> None:
     """Raises `InvalidSignature`, or `AuthenticationFailed` for an algorithm that nobody should use."""
-    key, how = certificate.public_key(), certificate.signature_algorithm_parameters
+    how = certificate.signature_algorithm_parameters
     signature, signed = certificate.signature, certificate.tbs_certificate_bytes
     algorithm = certificate.signature_hash_algorithm
     if isinstance(key, ed25519.Ed25519PublicKey) and how is None:
