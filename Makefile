@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .NOTPARALLEL:
-.PHONY: help demo test lint proto clean
+.PHONY: help demo test bench lint proto clean
 .DEFAULT_GOAL := help
 
 help: ## show these lines
@@ -19,6 +19,9 @@ demo: $(VENV)/.installed-demo ## six peers on this machine train a model togethe
 test: $(VENV)/.installed-demo,test ## the tests, with coverage
 	$(RUN) -m coverage erase
 	$(RUN) -m pytest --cov --cov-report=term
+
+bench: $(VENV)/.installed-test ## how fast the wire is, beside this machine's limits and other libp2p nodes
+	$(RUN) -m tests.benchmarks $(BENCH)
 
 lint: $(VENV)/.installed-dev ## style, types and the direction of the imports
 	$(VENV)/bin/tox run -e lint,types,layers

@@ -10,24 +10,28 @@ import logging
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 from multiaddr import Multiaddr
 
 from p2p import identify, multistream, ping
 from p2p.config import HostConfig
-from p2p.errors import ConnectionLost, LocalProtocolError, P2PError
+from p2p.errors import ConnectionLost, LocalProtocolError
 from p2p.events import HostEvent, PeerConnected, PeerDisconnected, PeerIdentified
 from p2p.keys import KeyPair
+from p2p.limits import ConnectionManager
 from p2p.peer_id import PeerId
 from p2p.peerstore import PeerStore
 from p2p.scope import open_scope, reset_on_error
 from p2p.stream import Connection, Stream, StreamHandler, Transport
 from p2p.swarm import Swarm, SwarmConnection
-from p2p.transport import TcpTransport
-from p2p.upgrade import upgrade_inbound, upgrade_outbound
+from p2p.transport import TcpTransport, WebSocketTransport
+from p2p.upgrade import Upgrader
 from p2p.yamux import YamuxStream
+
+if TYPE_CHECKING:
+    from p2p.pnet import PreSharedKey
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Host:
         transports: Sequence[Transport],
         rng: random.Random,
         config: HostConfig,
+        psk: PreSharedKey | None,
     ) -> None:
         self.key = key
         self.peer_id = PeerId.from_public_key(key.public)
@@ -55,12 +60,13 @@ class Host:
         self._handlers: dict[str, StreamHandler] = {}
         self._identified: dict[PeerId, PeerIdentified] = {}
         self._subscribers: list[trio.MemorySendChannel[HostEvent]] = []
+        upgrader = Upgrader(key, config, rng, psk)
         self._swarm = Swarm(
             nursery=nursery,
             own_id=self.peer_id,
             transports=transports,
-            upgrade_inbound=partial(upgrade_inbound, key=key),
-            upgrade_outbound=lambda raw, peer: upgrade_outbound(raw, key, peer),
+            upgrade_inbound=upgrader.upgrade_inbound,
+            upgrade_outbound=upgrader.upgrade_outbound,
             config=config,
             serve=self._serve_connection,
             notify=self._notify,
@@ -116,6 +122,7 @@ class Host:
             with reset_on_error(stream):
                 elapsed = await ping.measure(stream, self.rng.randbytes(ping.SIZE))
                 await stream.aclose()
+            self.peerstore.record_latency(peer, elapsed)
             return elapsed
         raise ConnectionLost(f"{peer} did not answer a ping within {ping.TIMEOUT:g} s")
 
@@ -141,6 +148,15 @@ class Host:
         """
         known = self.peerstore.addresses(peer)
         await self._swarm.connect(peer, list(dict.fromkeys([*addresses, *known])))
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Ends the connection to `peer`, if there is one; it is gone when this returns."""
+        await self._swarm.disconnect(peer)
+
+    @property
+    def connection_manager(self) -> ConnectionManager:
+        """Which connections are worth keeping when there are too many: tags and protection."""
+        return self._swarm.manager
 
     def is_connected(self, peer: PeerId) -> bool:
         """Whether there is a connection to `peer`."""
@@ -238,10 +254,12 @@ async def open_host(
     transports: Sequence[Transport] | None = None,
     rng: random.Random | None = None,
     config: HostConfig | None = None,
+    psk: PreSharedKey | None = None,
 ) -> AsyncIterator[Host]:
     """A running host, listening on `listen`; at the end it says goodbye to its peers.
 
-    Without `key` it has a fresh identity; without `transports` it speaks TCP. Services that
+    Without `key` it has a fresh identity; without `transports` it speaks TCP and WebSocket. With `psk`
+    it takes part in the private network of that key, and in no other. Services that
     register handlers may be opened first and `host.listen` called then. Raises `AddressInUse`,
     `InvalidAddress`.
     """
@@ -249,9 +267,10 @@ async def open_host(
         host = Host(
             nursery,
             key or KeyPair.generate(),
-            [TcpTransport()] if transports is None else transports,
+            [TcpTransport(), WebSocketTransport()] if transports is None else transports,
             rng or random.Random(),
             config or HostConfig(),
+            psk,
         )
         nursery.start_soon(host._identify.run)
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 from multiaddr import Multiaddr
@@ -43,6 +43,7 @@ class SwarmConnection:
     outbound: bool
     remote_address: Multiaddr
     opened_at: float  # trio's clock
+    ended: trio.Event = field(default_factory=trio.Event)  # once it is out of the table
 
     @property
     def peer(self) -> PeerId:
@@ -125,6 +126,13 @@ class Swarm:
         finally:
             if not lock.locked():
                 self._dials.pop(peer, None)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Ends the connection to `peer`, if there is one; it is out of the table when this returns."""
+        connection = self.connections.get(peer)
+        if connection is not None:
+            await connection.muxed.aclose()
+            await connection.ended.wait()
 
     async def aclose(self) -> None:
         """Stops listening and says goodbye on every connection. The owner bounds the time."""
@@ -252,3 +260,4 @@ class Swarm:
             del self.connections[connection.peer]
             self.manager.handle_closed(connection.peer)
             self._notify(PeerDisconnected(peer=connection.peer))
+        connection.ended.set()

@@ -5,18 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import trio
 
 from p2p.address import parse_address
+from p2p.config import HostConfig
 from p2p.host import Host, open_host
 from p2p.keys import KeyPair
+from p2p.pnet import PreSharedKey
 from p2p.transport import MemoryNetwork, MemoryTransport
+from p2p.upgrade import Upgrader
 
 
 def key_number(number: int) -> KeyPair:
     """The identity number `number`: the same in every run."""
     return KeyPair.from_seed(number.to_bytes(32, "big"))
+
+
+def upgrader(key: KeyPair, psk: PreSharedKey | None = None, **config: Any) -> Upgrader:
+    """What secures and muxes the connections of `key`, with `config` as in `HostConfig`."""
+    return Upgrader(key, HostConfig(**config), random.Random(key.public.data), psk)
 
 
 @asynccontextmanager

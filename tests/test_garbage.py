@@ -9,18 +9,20 @@ import psutil
 import pytest
 import trio
 
+from p2p import noise
 from p2p.address import parse_address
-from p2p.errors import DialFailed, P2PError
+from p2p.errors import ConnectionLost, DialFailed, P2PError
 from p2p.host import open_host
 from p2p.multistream import select
 from p2p.peer_id import PeerId
 from p2p.ping import PROTOCOL
 from p2p.transport import MemoryNetwork, MemoryTransport, TcpTransport
 from p2p.transport.memory import memory_stream_pair
-from p2p.upgrade import NOISE, YAMUX, upgrade_inbound, upgrade_outbound
-from tests.support import connect, key_number, open_memory_host
+from p2p.yamux import PROTOCOL as YAMUX
+from tests.support import connect, key_number, open_memory_host, upgrader
 
 GUEST = key_number(2)
+CUTS = [("noise", 1), ("tls", 7)]  # bytes between two cuts; tests/tls cuts its handshake after every byte
 
 
 class CutStream:
@@ -30,22 +32,26 @@ class CutStream:
         self.raw = raw
         self.left = limit
 
-    async def receive_some(self, max_bytes=None):
-        return await self.raw.receive_some(max_bytes)
+    def __getattr__(self, name):
+        return getattr(self.raw, name)
+
+    def send_nowait(self, data):
+        if not self.left:
+            self.raw.close()
+            raise ConnectionLost("cut")
+        taken = self.raw.send_nowait(bytes(data)[: self.left])
+        self.left -= taken
+        return taken
 
     async def send_all(self, data):
-        await self.raw.send_all(bytes(data)[: self.left])
-        self.left -= len(data)
-        if self.left < 0:
-            await self.raw.aclose()
-
-    async def aclose(self):
-        await self.raw.aclose()
+        while data:
+            data = data[self.send_nowait(data) :]
+            await self.raw.wait_writable()
 
 
-async def talk(stream, host_id):
+async def talk(stream, host_id, security):
     """What a well-behaved dialer does: upgrade, then one ping."""
-    muxed = await upgrade_outbound(stream, GUEST, host_id)
+    muxed = await upgrader(GUEST, security=(security,)).upgrade_outbound(stream, host_id)
 
     async def refuse(inbound):
         inbound.reset()
@@ -68,23 +74,24 @@ async def no_task_left_behind():
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
-async def length_of_a_conversation(transport, host):
+async def length_of_a_conversation(transport, host, security):
     stream = CutStream(await transport.dial(host.addresses()[0]), 1 << 30)
-    await talk(stream, host.peer_id)
+    await talk(stream, host.peer_id, security)
     return (1 << 30) - stream.left
 
 
-async def test_a_conversation_cut_after_every_byte_costs_only_itself(autojump_clock):
+@pytest.mark.parametrize(("security", "step"), CUTS)
+async def test_a_conversation_cut_after_every_byte_costs_only_itself(security, step, autojump_clock):
     network = MemoryNetwork()
     transport = MemoryTransport(network)
     async with open_memory_host(network, 1) as host:
         async with no_task_left_behind():
-            total = await length_of_a_conversation(transport, host)
+            total = await length_of_a_conversation(transport, host, security)
             assert total > 400
-            for limit in range(total):
+            for limit in range(0, total, step):
                 stream = CutStream(await transport.dial(host.addresses()[0]), limit)
                 try:
-                    await talk(stream, host.peer_id)
+                    await talk(stream, host.peer_id, security)
                 except* P2PError:
                     pass
                 await stream.aclose()
@@ -93,7 +100,8 @@ async def test_a_conversation_cut_after_every_byte_costs_only_itself(autojump_cl
             await guest.ping(host.peer_id)
 
 
-async def test_an_answer_cut_after_every_byte_is_a_typed_error_for_the_dialer(autojump_clock):
+@pytest.mark.parametrize(("security", "step"), CUTS)
+async def test_an_answer_cut_after_every_byte_is_a_typed_error_for_the_dialer(security, step, autojump_clock):
     host_key = key_number(1)
     host_id = PeerId.from_public_key(host_key.public)
     limit = 0
@@ -105,15 +113,15 @@ async def test_an_answer_cut_after_every_byte_is_a_typed_error_for_the_dialer(au
             @nursery.start_soon
             async def answer(stream=CutStream(theirs, limit), raw=theirs):  # noqa: B008  # one a pass
                 try:
-                    await upgrade_inbound(stream, host_key)
+                    await upgrader(host_key, security=(security,)).upgrade_inbound(stream)
                 except P2PError:
                     await raw.aclose()
 
             try:
-                await upgrade_outbound(ours, GUEST, host_id)
+                await upgrader(GUEST, security=(security,)).upgrade_outbound(ours, host_id)
                 finished = True
             except P2PError:
-                limit += 1
+                limit += step
             await ours.aclose()
     assert limit > 200
 
@@ -123,14 +131,12 @@ STAGES = ("raw", "noise message", "secured", "muxed", "stream")
 
 async def reach(stage, raw, host_id):
     """The stream on which `stage` begins, after a valid conversation up to there."""
-    from p2p.noise import secure_outbound
-
     if stage == "raw":
         return raw
-    await select(raw, [NOISE])
+    await select(raw, [noise.PROTOCOL_ID])
     if stage == "noise message":
         return raw
-    secure = await secure_outbound(raw, GUEST, host_id)
+    secure = await noise.secure_outbound(raw, GUEST, host_id)
     if stage == "secured":
         return secure
     await select(secure, [YAMUX])
