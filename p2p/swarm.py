@@ -149,12 +149,10 @@ class Swarm:
         connection = SwarmConnection(muxed, True, address, trio.current_time())
         if self._admit(connection):
             self._nursery.start_soon(self._run, connection)
-        else:
-            await close_forcefully(muxed)
-        admitted = self.connections.get(peer)
-        if admitted is None:
-            raise DialFailed(peer, [f"{address}: the connection ended at once"])
-        return admitted
+            return connection
+        better = self.connections[peer]  # the peer's dial crossed ours
+        await close_forcefully(muxed)
+        return better
 
     async def _accept(self, listener: Listener) -> None:
         while True:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trio
 
-from p2p import multistream, noise
+from p2p import multistream, noise, tls
 from p2p.address import parse_address
 from p2p.config import HostConfig
 from p2p.errors import DialFailed, P2PError
@@ -44,6 +44,7 @@ class Security:
 
 SECURITY = [
     Security("noise", "/noise", noise.secure_inbound, noise.secure_outbound),
+    Security("tls", "/tls/1.0.0", tls.secure_inbound, tls.secure_outbound, tls.TlsIdentity),
 ]
 
 
