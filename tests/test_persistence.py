@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from p2p.errors import InvalidInput
 from p2p.persistence import SAVE_INTERVAL, open_peerstore_file
 from p2p.store import PeerFile
 from p2p.transport import MemoryNetwork
+from tests.byte_streams import cancel_at_each_await
 from tests.support import connect, open_memory_host, open_memory_hosts
 
 
@@ -143,3 +145,23 @@ async def test_a_file_whose_pages_are_damaged_is_named(path):
         with pytest.raises(InvalidInput, match=r"peers\.sqlite"):
             async with open_peerstore_file(host, path):
                 pass
+
+
+async def test_the_keeper_is_cancelled_at_any_await_and_the_file_stays_whole(autojump_clock, tmp_path):
+    numbers = itertools.count()
+
+    @asynccontextmanager
+    async def world():
+        path = tmp_path / f"{next(numbers)}.sqlite"
+        async with open_memory_hosts(2) as [one, other]:
+            await connect(one, other)
+
+            async def operation():
+                async with open_peerstore_file(one, path):
+                    await trio.sleep(SAVE_INTERVAL)
+
+            yield operation
+            if path.exists():
+                assert peers_in(path) == {other.peer_id.raw}
+
+    assert await cancel_at_each_await(world) >= 1

@@ -190,7 +190,7 @@ class IdentifyService(Generic[C]):
         """
         peer = connection.peer
         signed = self._verified(peer, info.record) if info.record is not None else None
-        if info.public_key is not None:
+        if info.public_key is not None and self._peerstore.public_key(peer) is None:
             self._peerstore.add_public_key(peer, info.public_key)
         self._learn_addresses(connection, signed, info)
         if info.protocols:

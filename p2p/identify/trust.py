@@ -29,7 +29,6 @@ class Reach(IntEnum):
     PUBLIC = 2
 
 
-@lru_cache(1024)
 def ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
     """The IP address that `address` begins with; None for names, relays and other transports."""
     text = str(address)
@@ -41,6 +40,7 @@ def ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
     return ip_address(parts[2])
 
 
+@lru_cache(1024)  # the text of a multiaddr is made anew each time
 def reach_of(address: Multiaddr) -> Reach | None:
     """The reach of an address that begins with an IP address; None for any other."""
     ip = ip_of(address)
@@ -53,7 +53,8 @@ def reach_of(address: Multiaddr) -> Reach | None:
 
 def is_local(address: Multiaddr) -> bool:
     """Whether `address` never leaves this machine: go exempts such peers from rates, and so do we."""
-    return reach_of(address) is Reach.LOOPBACK or str(address).startswith("/memory/")
+    reach = reach_of(address)
+    return reach is Reach.LOOPBACK or (reach is None and str(address).startswith("/memory/"))
 
 
 def group_of(address: Multiaddr) -> str | None:
