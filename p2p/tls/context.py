@@ -70,7 +70,7 @@ def make_context(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey)
     context.set_tls13_ciphersuites(CIPHER_SUITES)
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 32 KiB less for each idle connection
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 26 KiB less for each idle connection
     context.clear_mode(_PARTIAL_WRITE)  # one call encrypts everything: the memory BIO is never full
     context.use_certificate(certificate)
     context.use_privatekey(key)

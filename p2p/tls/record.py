@@ -7,8 +7,6 @@ Source: RFC 8446, "5.1. Record Layer" and "5.2. Record Payload Protection".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from p2p.errors import MessageTooLarge, RemoteProtocolError
 
 HEADER = 5  # bytes: content type, version, length
@@ -31,26 +29,29 @@ class RecordFraming:
         """Whether what came so far ends within a record."""
         return bool(self._header or self._missing)
 
-    def ends(self, data: memoryview) -> Iterator[int]:
-        """Each offset in `data` at which a record ends; run it to its end.
+    def ends(self, data: memoryview) -> list[int]:
+        """Each offset in `data` at which a record ends.
 
         Raises `RemoteProtocolError` for what is no TLS record, `MessageTooLarge` for an impossible length.
         """
-        at = 0
-        while at < len(data):
+        found: list[int] = []
+        at, size = 0, len(data)
+        while at < size:
             if not self._missing:
                 header = self._header + bytes(data[at : at + HEADER - len(self._header)])
                 at += len(header) - len(self._header)
                 if len(header) < HEADER:
                     self._header = header
-                    return
+                    break
                 self._header = b""
                 self._missing = _body_size(header)
-            taken = min(self._missing, len(data) - at)
-            at += taken
-            self._missing -= taken
-            if not self._missing:
-                yield at
+            if self._missing > size - at:
+                self._missing -= size - at
+                break
+            at += self._missing
+            self._missing = 0
+            found.append(at)
+        return found
 
 
 def _body_size(header: bytes) -> int:

@@ -11,7 +11,7 @@ from p2p.errors import (
     NegotiationFailed,
     RemoteProtocolError,
 )
-from p2p.tls.certificate import _encode_identity
+from p2p.tls.certificate import EXTENSION, _encode_identity, verify_certificate
 from p2p.tls.channel import MAX_USELESS
 from p2p.tls.context import make_context
 from p2p.tls.handshake import MAX_HANDSHAKE, Handshake
@@ -29,6 +29,7 @@ from tests.tls.support import (
     certificate,
     completed,
     context_of,
+    der,
     make_client,
     make_server,
     shake_hands,
@@ -148,12 +149,30 @@ def test_a_bad_certificate_is_refused_whoever_dials(what: str) -> None:
     assert len(client.data_to_send()) < 40  # an alert, and not our certificate
 
 
-def test_a_replayed_certificate_without_its_key_is_refused() -> None:
-    """Bob's certificate is public; who shows it must sign the handshake with its key."""
-    made = certificate(key=ec.generate_private_key(ec.SECP256R1()))
-    forged = certificate()
-    assert made.public_key() != forged.public_key()
-    server, stranger = make_server(), Stranger(stranger_context(forged), client=True)
+def test_an_identity_copied_from_somebodys_certificate_is_refused() -> None:
+    """Bob's certificate is public; his signature in it is good for the key of that certificate only."""
+    copied = certificate(BOB).extensions.get_extension_for_oid(EXTENSION).value.public_bytes()
+    own_key = ec.generate_private_key(ec.SECP256R1())
+    context = stranger_context(certificate(key=own_key, identity_value=copied), own_key)
+    with pytest.raises(AuthenticationFailed, match=f"{BOB_ID} did not sign"):
+        dialed_by(Stranger(context, client=True), make_server())
+    with pytest.raises(AuthenticationFailed, match=f"{BOB_ID} did not sign"):
+        dialing(Stranger(context, client=False), make_client(expected=BOB_ID))
+
+
+def test_a_second_identity_in_one_certificate_is_refused() -> None:
+    """Which of two would count? Built by renaming another extension; the parser comes before signatures."""
+    value = _encode_identity(ALICE.public.encode(), bytes(64))
+    other = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.2")
+    made = der(certificate(extensions=[(x509.UnrecognizedExtension(other, value), False)]))
+    name = bytes.fromhex("2b0601040183a25a01")
+    assert made.count(name + b"\x02") == made.count(name + b"\x01") == 1
+    with pytest.raises(AuthenticationFailed, match=r"malformed: Duplicate"):
+        verify_certificate(made.replace(name + b"\x02", name + b"\x01"), NOW)
+
+
+def test_a_changed_proof_of_the_certificates_key_is_refused() -> None:
+    server, stranger = make_server(), Stranger(stranger_context(certificate(ALICE)), client=True)
     server.receive_data(stranger.step())
     flight = bytearray(stranger.step(server.data_to_send()))
     flight[-80] ^= 1  # within CertificateVerify or Finished
