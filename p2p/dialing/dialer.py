@@ -132,7 +132,13 @@ class _Dial:
         except InvalidAddress:  # ends behind a relay: the transport knows what it means
             place = address
         if place is None or self._dialer.transport(place) is None:
-            self._refuse(f"{address}: no transport for this kind of address")
+            zoned = str(address).startswith("/ip6zone/")
+            what = (
+                "a zone has a meaning on one machine only"
+                if zoned
+                else "no transport for this kind of address"
+            )
+            self._refuse(f"{address}: {what}")
             return None
         wait = self._dialer.backoff.remaining(place, trio.current_time())
         if wait > 0:

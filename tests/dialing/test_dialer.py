@@ -179,6 +179,11 @@ async def test_an_address_that_no_transport_dials_is_a_reason(text, autojump_clo
     assert await World().fail(text) == [f"{text}: no transport for this kind of address"]
 
 
+async def test_an_address_of_one_link_is_refused_with_its_reason(autojump_clock):
+    text = "/ip6zone/eth0/ip6/fe80::1/tcp/1"
+    assert await World().fail(text) == [f"{text}: a zone has a meaning on one machine only"]
+
+
 async def test_a_peer_without_addresses_has_no_reasons(autojump_clock):
     assert await World().fail() == []
 
