@@ -16,6 +16,7 @@ class Direction:
         self.buffer = bytearray()
         self.ended = False  # the writer is done
         self.unread = False  # the reader is gone
+        self.left: int | None = None  # bytes until the connection breaks
         self._changed = trio.Event()
 
     def changed(self) -> None:
@@ -54,6 +55,10 @@ class NarrowStream:
         if self.out.ended or self.out.unread:
             raise ConnectionLost("closed")
         size = max(0, min(self.most, len(data), self.out.capacity - len(self.out.buffer)))
+        if self.out.left is not None:
+            size = min(size, self.out.left)
+            self.out.left -= size
+            self.out.ended = not self.out.left
         self.out.buffer += data[:size]
         self.out.changed()
         return size

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -203,6 +203,33 @@ async def test_a_peer_that_stopped_listening_is_still_read():
     await near.aclose()
     assert await server.receive_some() == b"last words"
     assert await server.receive_some() == b""
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("from_client", [False, True])
+async def test_a_connection_that_breaks_at_any_byte_is_lost_or_over(autojump_clock, secure, from_client):
+    """Never another error, never bytes that were not sent, and nobody waits for ever."""
+    message = b"0123456789" * 3
+    for position in range(1, 3000, 41) if secure else range(1, 260):
+        async with open_ends(secure=secure) as (client, server):
+            end = (client if from_client else server)._raw
+            (end._raw if secure else end).out.left = position
+            results: list[bytearray] = []
+
+            async def run(stream, results=results):
+                results.append(received := bytearray())
+                with suppress(ConnectionLost):
+                    await stream.send_all(message)
+                    while len(received) < len(message) and (data := await stream.receive_some()):
+                        received += data
+                await stream.aclose()
+
+            with trio.fail_after(1):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run, client)
+                    nursery.start_soon(run, server)
+            assert all(message.startswith(received) for received in results)
+    assert results == [message, message]  # the last position is behind everything
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
