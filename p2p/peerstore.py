@@ -54,9 +54,10 @@ class _Entry:
 
     def expire(self, now: float) -> None:
         """Drops addresses whose time has come, and the record that they came with after the last one."""
-        for address in [address for address, expires in self.addresses.items() if expires <= now]:
+        gone = [address for address, expires in self.addresses.items() if expires <= now]
+        for address in gone:
             del self.addresses[address]
-        if self.record is not None and self.certified.isdisjoint(self.addresses):
+        if gone and self.record is not None and self.certified.isdisjoint(self.addresses):
             self.record = None
 
     def trim(self) -> None:
@@ -137,9 +138,8 @@ class PeerStore:
             self.replace_addresses(peer, kept, TTL_CONNECTED if known.connected else ttl)
         entry = self._touch(peer)
         entry.seq = record.seq
-        entry.record = signed
-        entry.expire(entry.updated)
-        if entry.record is not None:
+        if kept:
+            entry.record = signed
             self._with_record[peer] = None
             self._evict_records()
         return True
