@@ -159,9 +159,9 @@ def test_a_mutated_certificate_is_refused_or_proves_the_same(
             assert verify_certificate(candidate, NOW) == (BOB.public, BOB_ID)
 
 
-@pytest.mark.parametrize("at", range(len(GOOD)))
-def test_a_certificate_with_any_byte_flipped_is_refused_or_proves_the_same(at: int) -> None:
-    changed = bytearray(GOOD)
-    changed[at] ^= 0x01
-    with suppress(AuthenticationFailed):
-        assert verify_certificate(bytes(changed), NOW) == (BOB.public, BOB_ID)
+def test_a_certificate_with_any_byte_flipped_is_refused_or_proves_the_same() -> None:
+    for at in range(len(GOOD)):
+        changed = bytearray(GOOD)
+        changed[at] ^= 0x01
+        with suppress(AuthenticationFailed):
+            assert verify_certificate(bytes(changed), NOW) == (BOB.public, BOB_ID)
