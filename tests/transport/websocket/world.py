@@ -27,34 +27,61 @@ from tests.transport.pipes import NarrowStream, narrow_pair
 NAME = "example.org"
 
 
-@cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(a client's that trusts our authority only, the server's of example.org and 127.0.0.1)."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away")])
+def _certificate(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey
+) -> x509.CertificateBuilder:
+    """What both certificates have; OpenSSL's strict mode, Python 3.13's default, wants the identifiers."""
     now = datetime.datetime.now(datetime.UTC)
-    certificate = (
+    return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(NAME), x509.IPAddress(ip_address("127.0.0.1"))]),
-            critical=False,
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
+    )
+
+
+def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    usage = [
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+    ]
+    usage += ["crl_sign", "encipher_only", "decipher_only"]
+    return (
+        _certificate("throw-away", key, "throw-away", key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(key_cert_sign=True, **dict.fromkeys(usage, False)), critical=True)
         .sign(key, hashes.SHA256())
     )
-    pem = certificate.public_bytes(Encoding.PEM)
+
+
+@cache
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(a client's that trusts our authority only, the server's of example.org and 127.0.0.1)."""
+    signer, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    names = [x509.DNSName(NAME), x509.IPAddress(ip_address("127.0.0.1"))]
+    certificate = (
+        _certificate(NAME, key, "throw-away", signer)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "server.pem"
-        path.write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
         server.load_cert_chain(path)
-    return ssl.create_default_context(cadata=pem.decode()), server
+    authority = _authority(signer).public_bytes(Encoding.PEM).decode("ascii")
+    return ssl.create_default_context(cadata=authority), server
 
 
 def layered(raw: NarrowStream, *, client: bool, secure: bool) -> WebSocketStream:
