@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Implementation:
     """Another libp2p, ready to run."""
 
     name: str
+    """A key of `INSTALL`."""
     command: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]
     """(package, version) as installed, the library first."""
@@ -99,3 +101,6 @@ def _py_versions(python: str) -> tuple[tuple[str, str], ...]:
     program = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
     answer = subprocess.run([python, "-c", program, *PY_SHOWN], capture_output=True, text=True, check=True)
     return tuple(zip(PY_SHOWN, answer.stdout.split(), strict=True))
+
+
+INSTALL: dict[str, Callable[[], Implementation]] = {"js-libp2p": install_js, "py-libp2p": install_py}

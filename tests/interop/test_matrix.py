@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,12 +13,16 @@ from p2p.config import HostConfig
 from p2p.host import open_host
 from tests.interop.cases import CASES, DEADLINE
 from tests.interop.dialect import Ours, Theirs
-from tests.interop.installed import Implementation
+from tests.interop.installed import INSTALL, Implementation
+from tests.interop.table import PAGE, Combination, combinations, page
 from tests.processes import run_process
 
 pytestmark = pytest.mark.timeout(700)  # the first test may install the packages
 
 SUFFIXES = {"tcp": "", "ws": "/ws"}
+
+passed: dict[Combination, list[str]] = {}
+"""What this run found so far."""
 
 
 @asynccontextmanager
@@ -43,19 +47,25 @@ async def open_pair(
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("dialer", ["we", "they"])
-@pytest.mark.parametrize("security", ["noise"])
-@pytest.mark.parametrize("transport", ["tcp"])
-@pytest.mark.parametrize("implementation", ["js", "py"])
+@pytest.mark.parametrize("combination", combinations(list(INSTALL)), ids=str)
 async def test_every_case_works(
-    request: pytest.FixtureRequest, implementation: str, transport: str, security: str, dialer: str
+    implementation: Callable[[str], Implementation], combination: Combination
 ) -> None:
-    other: Implementation = request.getfixturevalue(implementation)
-    async with open_pair(other, transport, security, dialer) as (us, them):
+    other = implementation(combination.implementation)
+    worked = passed.setdefault(combination, [])
+    async with open_pair(other, combination.transport, combination.security, combination.dialer) as sides:
         for name, case in CASES.items():
             try:
                 with trio.fail_after(DEADLINE):
-                    await case(us, them)
+                    await case(*sides)
             except BaseException as exc:
                 exc.add_note(f"in the case {name!r}")
                 raise
+            worked.append(name)
+
+
+def test_the_documentation_says_what_this_run_found(implementation: Callable[[str], Implementation]) -> None:
+    found = page([implementation(name) for name in INSTALL], passed, {})
+    if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != found:
+        PAGE.write_text(found, encoding="utf-8")
+        pytest.fail(f"{PAGE.name} said something else and is written anew: look at it and commit it")

@@ -196,7 +196,7 @@ async def open_redis(folder: Path) -> AsyncIterator[str]:
     try:
         said = b""
         while b"eady to accept connections" not in said:
-            more = await server.stdout.receive_some()  # type: ignore[union-attr]
+            more = await server.stdout.receive_some()
             assert more, f"redis-server ended: {said!r}"
             said += more
         yield f"127.0.0.1:{port}"
@@ -204,7 +204,7 @@ async def open_redis(folder: Path) -> AsyncIterator[str]:
         server.kill()
         with trio.CancelScope(shield=True):
             await server.wait()
-            await server.stdout.aclose()  # type: ignore[union-attr]
+            await server.stdout.aclose()
 
 
 async def play(redis: str, environment: dict[str, str]) -> tuple[int, str, str]:
@@ -227,8 +227,8 @@ async def play(redis: str, environment: dict[str, str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-@pytest.mark.parametrize("security", ["noise"])
-@pytest.mark.parametrize("transport", ["tcp"])
+@pytest.mark.parametrize("security", ["noise", "tls"])
+@pytest.mark.parametrize("transport", ["tcp", "ws"])
 async def test_a_dialer_finds_its_listener_and_reports_yaml(
     tmp_path: Path, transport: str, security: str
 ) -> None:
