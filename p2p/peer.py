@@ -7,6 +7,7 @@ import base64
 import logging
 import os
 import signal
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +15,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 from multiaddr import Multiaddr
@@ -22,6 +23,7 @@ from multiaddr import Multiaddr
 from p2p.address import parse_address, split_peer, with_peer
 from p2p.arguments import Parser
 from p2p.blobs import BlobStore, open_blobs
+from p2p.config import SECURITY, HostConfig
 from p2p.data_dir import open_data_dir
 from p2p.discovery import open_discovery
 from p2p.errors import AddressInUse, InvalidAddress, InvalidInput, LocalProtocolError
@@ -34,6 +36,10 @@ from p2p.lines import LineSplitter
 from p2p.persistence import open_peerstore_file
 from p2p.report import Reporter
 from p2p.scope import open_scope
+from p2p.transport import TcpTransport, WebSocketTransport
+
+if TYPE_CHECKING:
+    from p2p.pnet import PreSharedKey
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,8 @@ examples:
   a second one:        python -m p2p.peer --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
   talk over a topic:   python -m p2p.peer --bootstrap … --subscribe chat
   train in a task:     python -m p2p.peer --bootstrap … --data-dir ~/.atcp --task task.json
+  over WebSocket too:  python -m p2p.peer --listen /ip4/0.0.0.0/tcp/4001 --listen /ip4/0.0.0.0/tcp/4002/ws
+  among friends:       python -m p2p.peer --private-network swarm.key --listen /ip4/0.0.0.0/tcp/4001
 
 Events go to stdout, one a line (JSON with --json); logs go to stderr. Ctrl-C ends the peer cleanly.
 """
@@ -69,6 +77,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="MULTIADDR",
         help="a peer to join by, ending in /p2p/ID",
     )
+    add(
+        "--security",
+        action="append",
+        metavar="NAME",
+        choices=SECURITY,
+        help="encrypt with noise or tls only, in this order of preference (repeatable; default both)",
+    )
+    add("--private-network", type=Path, metavar="FILE", help="only meet peers that have the same key file")
+    add("--ws-certificate", type=Path, metavar="FILE", help="to listen on …/tls/ws: certificate chain, PEM")
+    add("--ws-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     add("--data-dir", type=Path, metavar="DIR", help="identity and state (default: a temporary identity)")
     add(
         "--subscribe",
@@ -96,7 +114,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.plugin and arguments.task is None:
         raise InvalidInput("--plugin: say with --task what the plugins are for")
+    if (arguments.ws_certificate is None) != (arguments.ws_key is None):
+        raise InvalidInput("--ws-certificate and --ws-key go together")
     arguments.listen = [parse_address(text) for text in arguments.listen or [DEFAULT_LISTEN]]
+    if arguments.private_network is not None:
+        arguments.private_network = load_private_network(arguments.private_network)
+    arguments.ws_context = None
+    if arguments.ws_certificate is not None:
+        arguments.ws_context = load_certificate(arguments.ws_certificate, arguments.ws_key)
     arguments.bootstrap = [_bootstrap_address(text) for text in arguments.bootstrap]
     return arguments
 
@@ -119,13 +144,40 @@ def load_task_service(manifest: Path, plugins: Sequence[str]) -> Any:
     return found[0].load()(manifest, plugins)
 
 
+def load_private_network(path: Path) -> PreSharedKey:
+    """The key in a private network's key file. Raises `InvalidInput`."""
+    from p2p.pnet import PreSharedKey  # its cipher is for those who use it
+
+    try:
+        return PreSharedKey.parse(path.read_bytes())
+    except (OSError, InvalidInput) as exc:
+        raise InvalidInput(f"--private-network {path}: {exc}") from exc
+
+
+def load_certificate(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What a WebSocket listener shows to those who come over TLS. Raises `InvalidInput`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")  # an encrypted key fails, nobody is asked
+    except OSError as exc:
+        raise InvalidInput(f"--ws-certificate {certificate}, --ws-key {key}: {exc}") from exc
+    return context
+
+
 @asynccontextmanager
 async def open_services(
     arguments: argparse.Namespace, key: KeyPair, data_dir: Path, report: Reporter
 ) -> AsyncIterator[tuple[Host, Pubsub, Any]]:
     """Everything that a peer consists of, listening and joining the network."""
     async with AsyncExitStack() as stack:
-        host = await stack.enter_async_context(open_host(key=key))
+        host = await stack.enter_async_context(
+            open_host(
+                key=key,
+                psk=arguments.private_network,
+                transports=[TcpTransport(), WebSocketTransport(server_context=arguments.ws_context)],
+                config=HostConfig(security=tuple(dict.fromkeys(arguments.security or SECURITY))),
+            )
+        )
         if arguments.data_dir is not None:
             await stack.enter_async_context(open_peerstore_file(host, data_dir / "peers.sqlite"))
         pubsub = await stack.enter_async_context(open_gossipsub(host))

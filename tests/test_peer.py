@@ -10,10 +10,13 @@ import sys
 import pytest
 import trio
 
+from p2p.address import parse_address, split_peer
 from p2p.data_dir import open_data_dir
-from p2p.errors import InvalidInput
+from p2p.errors import DialFailed, InvalidInput
+from p2p.host import open_host
 from p2p.peer import load_task_service, main, parse_arguments, publish_lines
 from p2p.peer_id import PeerId
+from p2p.pnet import PreSharedKey
 from tests.processes import PEER, run_peer, run_process
 from tests.support import key_number
 
@@ -40,6 +43,12 @@ def text_of(event):
         ([*LISTEN, "--plugin", "digits"], "--plugin"),
         ([*LISTEN, "--task", "/does/not/exist.json"], "/does/not/exist.json"),
         ([*LISTEN, "--data-dir", "/dev/null/folder"], "/dev/null/folder"),
+        ([*LISTEN, "--security", "none"], "--security"),
+        ([*LISTEN, "--private-network", "/does/not/exist.key"], "/does/not/exist.key"),
+        ([*LISTEN, "--private-network", __file__], "4096"),
+        ([*LISTEN, "--ws-certificate", "server.pem"], "--ws-key"),
+        ([*LISTEN, "--ws-certificate", __file__, "--ws-key", __file__], "--ws-certificate"),
+        (["--listen", "/ip4/127.0.0.1/tcp/0/tls/ws"], "certificate"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(arguments, reason, capsys):
@@ -191,3 +200,28 @@ async def test_a_line_that_is_too_long_is_dropped_alone(tmp_path, caplog):
     assert pubsub.lines == [b"ok", b"end"]
     assert "too large" in caplog.text
     assert "over 1048576 bytes" in caplog.text
+
+
+async def test_peers_of_a_private_network_meet_each_other_and_nobody_else(tmp_path):
+    ours, other = tmp_path / "ours.key", tmp_path / "other.key"
+    ours.write_bytes(PreSharedKey(bytes(range(32))).encode())
+    other.write_bytes(PreSharedKey(bytes(32)).encode())
+    async with run_peer("--private-network", str(ours)) as (first, listening):
+        join = ["--bootstrap", listening["addrs"][0]]
+        async with run_peer(*join, "--private-network", str(ours)) as (_, member):
+            assert (await first.wait_for("connected"))["peer"] == member["peer_id"]
+            address, peer = split_peer(parse_address(listening["addrs"][0]))
+            for psk in (None, PreSharedKey.parse(other.read_bytes())):
+                async with open_host(psk=psk) as stranger:
+                    with pytest.raises(DialFailed):
+                        await stranger.connect(peer, [address])
+
+
+@pytest.mark.parametrize("security", ["noise", "tls"])
+async def test_a_peer_over_websocket_with_one_kind_of_security(security):
+    listen = ["--listen", "/ip4/127.0.0.1/tcp/0/ws", "--security", security]
+    async with run_peer(*listen) as (first, listening):
+        [address] = [address for address in listening["addrs"] if "/ws/" in address]
+        async with run_peer("--bootstrap", address) as (second, _):
+            assert (await first.wait_for("connected"))["peer"]
+            assert (await second.wait_for("connected"))["addr"].endswith("/ws")

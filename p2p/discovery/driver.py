@@ -39,6 +39,8 @@ class _Discovery:
         self._host = host
         self._kad = kad
         self._bootstrap = bootstrap
+        for peer in bootstrap:
+            host.connection_manager.protect(peer, "bootstrap")
         self._unmet = dict.fromkeys(bootstrap, True)  # bootstrap peers that were never a reason to warn
         self._changed = trio.Event()
         self._planner = Planner(

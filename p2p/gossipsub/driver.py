@@ -138,6 +138,7 @@ class Pubsub:
         self._router = router
         self._links: dict[PeerId, _Link] = {}
         self._inbound: dict[PeerId, trio.CancelScope] = {}
+        self._protected: set[PeerId] = set()  # from being trimmed, since they are in a mesh
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._waiting = trio.lowlevel.ParkingLot()  # for a change in who subscribes to what
         self._armed: float | None = None  # the deadline that the timer waits for
@@ -235,6 +236,16 @@ class Pubsub:
             with trio.move_on_at(math.inf if self._armed is None else self._armed):
                 await self._rearm.wait()
             self._perform(self._router.handle_timer(trio.current_time()))
+            self._protect({peer for topic in self._subscriptions for peer in self.mesh(topic)})
+
+    def _protect(self, mesh: set[PeerId]) -> None:
+        """Keeps the connections of the peers in our meshes when the host has too many."""
+        manager = self._host.connection_manager
+        for peer in mesh - self._protected:
+            manager.protect(peer, "mesh")
+        for peer in self._protected - mesh:
+            manager.unprotect(peer, "mesh")
+        self._protected = mesh
 
     # Peers
 
@@ -391,6 +402,7 @@ async def open_gossipsub(
         try:
             yield pubsub
         finally:
+            pubsub._protect(set())
             for protocol in VERSIONS:
                 host.unhandle(protocol)
             with trio.move_on_after(CLOSE_GRACE, shield=True):
