@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from p2p.lines import LineSplitter
+from p2p.scope import open_scope
 
 Json = dict[str, Any]
 
@@ -114,11 +115,10 @@ async def open_node(command: Sequence[str], *, nodes: int = 1) -> AsyncIterator[
     )
     node = Node(process, started)
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_scope() as nursery:
             nursery.start_soon(node.read)
             await node.wait_ready()
             yield node
-            nursery.cancel_scope.cancel()
     finally:
         process.kill()
         with trio.CancelScope(shield=True):

@@ -135,6 +135,6 @@ readline.createInterface({ input: process.stdin }).on('line', async line => {
   try {
     print({ id: command.id, ok: true, result: await commands[command.cmd](nodes[command.node ?? 0], command) })
   } catch (error) {
-    print({ id: command.id, ok: false, error: `${error.name}: ${error.message}` })
+    print({ id: command.id, ok: false, error: error instanceof Error ? `${error.name}: ${error.message}` : String(error?.error ?? error?.type ?? error) })
   }
 }).on('close', () => process.exit(0))
