@@ -228,7 +228,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         proposal = self._proposal
         while self._buffer and proposal is not None:
             whole = proposal.whole_answer
-            size = len(whole) if self._buffer.peek().startswith(whole) else proposal.wanted
+            size = len(whole) if whole and self._buffer.peek().startswith(whole) else proposal.wanted
             try:
                 proposal.receive_data(self._take(size))
             except P2PError:

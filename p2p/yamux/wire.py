@@ -24,7 +24,7 @@ INITIAL_WINDOW = 256 * 1024  # bytes, each stream, each direction; spec, "Flow C
 MAX_WINDOW = (1 << 32) - 1  # bytes; more overflows a u32 (CVE-2026-31814)
 MAX_BODY_SENT = MAX_BLOCK - HEADER_SIZE  # bytes; header + body fill one secured message exactly
 MAX_STREAM_WINDOW = 16 << 20  # bytes that we ever grant ahead; go-yamux, MaxStreamWindowSize
-MAX_BODY_RECEIVED = 1 << 20  # bytes of one frame, whatever the window; rust-yamux, MAX_FRAME_BODY_LEN
+MAX_BODY_RECEIVED = MAX_STREAM_WINDOW  # bytes of one frame; js-yamux sends all that the window takes in one
 
 SYN = 0x1  # opens a stream; a ping's request
 ACK = 0x2  # accepts a stream; a ping's answer
