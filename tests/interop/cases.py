@@ -45,6 +45,12 @@ async def half_close(us: Side, them: Side) -> None:
         await opener.half_close(MIB)
 
 
+async def bulk(us: Side, them: Side) -> None:
+    """20 MiB are given away in one go, and the windows grow: a frame may be as long as a window."""
+    await us.half_close(20 * MIB)
+    await them.half_close(20 * MIB)
+
+
 async def reset(us: Side, them: Side) -> None:
     """The opener resets a stream, then the other end one; each time the other sees a reset and no end."""
     for opener, other in ((us, them), (them, us)):
@@ -78,6 +84,7 @@ CASES: dict[str, Case] = {
     "identify": identify,
     "echo of 1 MiB": echo,
     "half-close": half_close,
+    "20 MiB at once": bulk,
     "reset": reset,
     "100 streams": parallel,
     "slow reader": slow_reader,
