@@ -106,6 +106,8 @@ class Host:
     async def open_stream(self, peer: PeerId, protocols: Sequence[str]) -> Stream:
         """A stream to `peer` that speaks the first of `protocols` that it knows; dials when needed.
 
+        A single protocol that the peer announced is not negotiated first: should the peer have dropped
+        it since, the first `receive_some` raises `NegotiationFailed`.
         Raises `DialFailed`, `NegotiationFailed`, `ConnectionLost`.
         """
         connection = await self._swarm.connect(peer, self.peerstore.addresses(peer))
@@ -231,15 +233,20 @@ class Host:
 
     async def _serve_stream(self, stream: YamuxStream) -> None:
         with trio.fail_after(self._config.negotiation_timeout):
-            stream.protocol = await multistream.handle(stream, self._handlers.__contains__)
+            stream.protocol = await multistream.handle_lazily(stream, self._handlers)
         await self._handlers[stream.protocol](stream)
         await stream.aclose()
 
     async def _open_stream_on(self, connection: SwarmConnection, protocols: Sequence[str]) -> Stream:
+        """A stream on `connection`; for one protocol that the peer announced there is nothing to ask."""
+        announced = len(protocols) == 1 and protocols[0] in self.peerstore.protocols(connection.peer)
         with trio.move_on_after(self._config.negotiation_timeout):
             stream = await connection.muxed.open_stream()
             with reset_on_error(stream):
-                stream.protocol = await multistream.select(stream, protocols)
+                if announced:
+                    multistream.select_lazily(stream, protocols[0])
+                else:
+                    stream.protocol = await multistream.select(stream, protocols)
             return stream
         raise ConnectionLost(
             f"{connection.peer} did not answer within {self._config.negotiation_timeout:g} s"

@@ -11,7 +11,7 @@ from p2p.errors import (
     RemoteProtocolError,
     StreamReset,
 )
-from p2p.events import PeerConnected, PeerIdentified
+from p2p.events import PeerConnected, PeerDisconnected, PeerIdentified
 from p2p.framing import receive_exactly
 from p2p.host import EVENT_BUFFER
 from p2p.peer_id import PeerId
@@ -90,9 +90,35 @@ async def test_a_peer_that_does_not_answer_a_new_stream_costs_one_deadline(autoj
 
     async with open_memory_hosts(2) as [one, other]:
         await connect(one, other)
-        monkeypatch.setattr("p2p.multistream.handle", silence)
+        monkeypatch.setattr("p2p.multistream.handle_lazily", silence)
         with pytest.raises(ConnectionLost, match="did not answer within 10 s"):
             await one.open_stream(other.peer_id, [ECHO])
+
+
+async def test_an_announced_protocol_that_is_gone_is_said_at_the_first_read(autojump_clock):
+    async with open_memory_hosts(2) as [one, other]:
+        other.handle(ECHO, echo)
+        await connect(one, other)
+        assert ECHO in one.peerstore.protocols(other.peer_id)
+        other._handlers.pop(ECHO)  # and nobody is told
+        stream = await one.open_stream(other.peer_id, [ECHO])
+        await stream.send_all(b"hello")
+        with pytest.raises(NegotiationFailed):
+            await stream.receive_some()
+        assert await one.ping(other.peer_id) >= 0
+
+
+async def test_disconnecting_ends_the_connection_on_both_sides(autojump_clock):
+    async with open_memory_hosts(2) as [one, other]:
+        await connect(one, other)
+        with other.events() as events:
+            await one.disconnect(other.peer_id)
+            assert one.peers() == []
+            async for event in events:
+                if isinstance(event, PeerDisconnected):
+                    break
+        await one.disconnect(other.peer_id)
+        await connect(one, other)
 
 
 async def test_a_protocol_has_one_handler(autojump_clock):

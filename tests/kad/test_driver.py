@@ -250,15 +250,17 @@ async def test_an_event_subscription_that_is_cut_off_is_renewed(autojump_clock, 
         assert kad.table.peers() == [server.peer_id]
 
 
-async def test_a_peer_that_is_gone_leaves_the_table_with_the_first_look_up(autojump_clock):
+async def test_a_peer_that_is_gone_leaves_the_table_with_the_first_look_up(autojump_clock, monkeypatch):
     network = MemoryNetwork()
     async with open_memory_host(network, 1) as one, open_kad(one) as kad:
         async with open_memory_host(network, 2) as server, open_kad(server):
             await connect(one, server)
             await settle()
-        assert len(kad.table) == 1
-        assert await kad.find_closest(b"key") == []
-        assert len(kad.table) == 0
+            assert len(kad.table) == 1
+            monkeypatch.setattr(one.peerstore, "addresses", lambda peer: [])
+            await server.disconnect(one.peer_id)
+            assert await kad.find_closest(b"key") == []
+            assert len(kad.table) == 0
 
 
 @pytest.mark.parametrize("server", [ClosingServer(), Server(reply=Ping())], ids=["closes", "wrong type"])
