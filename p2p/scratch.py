@@ -10,6 +10,7 @@ from __future__ import annotations
 RECEIVE_SIZE = 4 * 65537  # bytes; four full noise frames: few system calls, and most frames arrive whole
 OPENED_SIZE = RECEIVE_SIZE + 65537  # bytes; what such a read completes, a frame begun before included
 SEALED_SIZE = 8 * 65537  # bytes; as many noise frames as one send is worth, after which it is slower again
+KEPT_SIZE = 4 << 20  # bytes; freed memory of about twice this stays with the process, and so is warm
 
 
 class Scratch:
@@ -18,6 +19,10 @@ class Scratch:
     __slots__ = ("_opened", "_sealed", "received")
 
     def __init__(self) -> None:
+        # What streams hand to their readers is allocated and freed in pieces of 64 KiB. glibc gives such
+        # pieces back to the kernel and takes them again all the time, a third of the speed, until it has
+        # seen one larger block come and go: mallopt(3), M_MMAP_THRESHOLD. Nobody touches this one.
+        bytearray(KEPT_SIZE)
         self.received = memoryview(bytearray(RECEIVE_SIZE))  # ciphertext, as it came
         self._opened = memoryview(bytearray(OPENED_SIZE))
         self._sealed = memoryview(bytearray(SEALED_SIZE))
