@@ -116,11 +116,11 @@ class Link:
         if self.prompt:
             self.prompt = False
             self.push()
-        else:
-            if self.session.queued >= PUSH_SIZE:
-                self.push(whole=True)
-            if self._writer:
-                self.kick()
+        elif self.session.queued >= PUSH_SIZE:
+            self.push(whole=True)
+            self.kick()
+        elif self._writer:
+            self.kick()
 
     async def wait_for_output(self) -> None:
         """The writer's wait: returns when there is something to send, or nothing can be sent."""

@@ -55,11 +55,15 @@ class Outbox:
     def add(self, kind: FrameType, flags: int, stream_id: int, length: int) -> None:
         """Queues a frame without a body."""
         self._add_header(kind, flags, stream_id, length)
-        self._tail_id = SESSION_ID
 
     def add_data(self, stream_id: int, data: Data) -> None:
         """Queues Data frames; the last frame grows first, when it is of the same stream."""
         start, end = 0, len(data)
+        if self._tail_id == stream_id and self._at + end <= MAX_BLOCK and self._block is not None:
+            self._block[self._at : self._at + end] = data  # as most small writes go
+            self._at += end
+            self.size += end
+            return
         while start < end:
             if self._tail_id != stream_id or self._at == MAX_BLOCK:
                 if self._at + HEADER_SIZE >= MAX_BLOCK:
@@ -71,7 +75,6 @@ class Outbox:
             size = min(end - start, MAX_BLOCK - at)
             self._at = at + size
             block[at : at + size] = data if size == end else data[start : start + size]
-            set_length(block, self._tail_at, self._at - self._tail_at - HEADER_SIZE)
             self.size += size
             start += size
 
@@ -127,6 +130,7 @@ class Outbox:
 
     def _add_header(self, kind: FrameType, flags: int, stream_id: int, length: int) -> int:
         """Puts a header at the end of the block, or into a new one; where it is."""
+        self._end_frame()
         if self._at + HEADER_SIZE > MAX_BLOCK:
             self._close_block()
         if self._block is None:
@@ -137,10 +141,17 @@ class Outbox:
         self.size += HEADER_SIZE
         return at
 
+    def _end_frame(self) -> None:
+        """Nothing more goes into the Data frame that ends the block, if one does: its length is known."""
+        if self._tail_id != SESSION_ID and self._block is not None:
+            set_length(self._block, self._tail_at, self._at - self._tail_at - HEADER_SIZE)
+        self._tail_id = SESSION_ID
+
     def _close_block(self) -> None:
+        self._end_frame()
         if self._block is not None:
             self._full.append(self._block[: self._at])
-        self._block, self._at, self._tail_id = None, 0, SESSION_ID
+        self._block, self._at = None, 0
 
     def _add_urgent(self, flags: int, value: int) -> None:
         at = len(self._urgent)
