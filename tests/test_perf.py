@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from p2p.errors import ConnectionLost, LocalProtocolError, NegotiationFailed, RemoteProtocolError, StreamReset
 from p2p.perf import (
@@ -130,9 +131,11 @@ async def test_a_header_that_is_cut_off_costs_its_stream(autojump_clock):
 
 async def test_more_streams_than_allowed_are_reset(autojump_clock):
     async with open_pair() as (one, other, _):
-        streams = [await one.open_stream(other.peer_id, [PROTOCOL]) for _ in range(MAX_PER_PEER + 1)]
+        streams = [await one.open_stream(other.peer_id, [PROTOCOL]) for _ in range(MAX_PER_PEER)]
+        await wait_all_tasks_blocked()  # they are served before the next one comes
+        late = await one.open_stream(other.peer_id, [PROTOCOL])
         with pytest.raises(StreamReset):
-            await streams[-1].receive_some()
+            await late.receive_some()
         await measure(streams[0], upload=1, download=1)
 
 
@@ -144,6 +147,7 @@ async def test_all_peers_together_have_a_limit(autojump_clock):
         for client in clients[:count]:
             for _ in range(MAX_PER_PEER):
                 await (await client.open_stream(server.peer_id, [PROTOCOL])).send_all(b"\0" * 8)
+        await wait_all_tasks_blocked()
         late = await clients[-1].open_stream(server.peer_id, [PROTOCOL])
         with pytest.raises(StreamReset):
             await late.receive_some()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from p2p.errors import ConnectionLost, MessageTooLarge, NegotiationFailed, StreamReset
+from p2p.framing import DelimitedReader, encode_delimited
 from p2p.request_response import IDLE_TIMEOUT, MAX_STREAMS, request, responder
 from tests.support import connect, open_memory_hosts
 
@@ -35,8 +37,6 @@ async def test_an_answer_comes_back_to_who_asked(autojump_clock):
 
 
 async def test_one_stream_may_carry_several_requests(autojump_clock):
-    from p2p.framing import DelimitedReader, encode_delimited
-
     async with open_memory_hosts(2) as (one, other):
         other.handle(PROTOCOL, responder(upper, max_request=1024, timeout=5))
         await connect(one, other)
@@ -112,6 +112,7 @@ async def test_one_peer_has_a_bounded_number_of_streams_and_idle_ones_end(autoju
         await connect(one, other)
         start = trio.current_time()
         streams = [await one.open_stream(other.peer_id, [PROTOCOL]) for _ in range(MAX_STREAMS)]
+        await wait_all_tasks_blocked()  # they are served before the next one comes
         with pytest.raises(StreamReset):
             await ask(one, other)
         for stream in streams:

@@ -29,7 +29,7 @@ from p2p.host import Host
 from p2p.peer_id import PeerId
 from p2p.stream import Stream
 from tests.blobs.support import THREE, blob
-from tests.support import open_memory_hosts
+from tests.support import connect, open_memory_hosts
 
 CAPACITY = 1 << 24
 ROOT, SIZE = blob_root(THREE), len(THREE)
@@ -47,7 +47,7 @@ async def open_pair(held: BlobStore, fetched: BlobStore) -> AsyncIterator[tuple[
         open_blobs(theirs, held),
         open_blobs(ours, fetched) as blobs,
     ):
-        await ours.connect(theirs.peer_id, theirs.addresses())
+        await connect(ours, theirs)
         yield blobs, ours, theirs
 
 
