@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -170,3 +171,11 @@ def test_an_option_that_does_not_exist_is_found(text: str) -> None:
 def test_a_target_that_does_not_exist_is_found() -> None:
     text = "`make test` `make nothing` `tox -e lint` `tox -e lint,nobody` and we make progress"
     assert list(unknown_targets(text)) == ["no target nothing of make", "no environment nobody of tox"]
+
+
+def test_the_program_in_the_guide_to_the_overlay_runs() -> None:
+    program = read("docs/how-to/use-the-overlay.md").partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, cwd=ROOT
+    )
+    assert (done.stdout, done.stderr) == ("b'hello, world'\n", "")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.envelope import MAX_ENVELOPE, seal, signed_bytes, unseal
@@ -80,20 +80,17 @@ def test_an_oversized_envelope_is_refused_unread():
     assert unseal(seal("domain", KIND, payload, KEY), "domain", KIND)[1] == payload
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20), st.binary(max_size=300), st.binary(max_size=300))
 def test_what_is_sealed_is_what_is_unsealed(domain, kind, payload):
     assert unseal(seal(domain, kind, payload, KEY), domain, kind) == (KEY.public, payload)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=20))
 def test_random_bytes_are_never_an_envelope(data, kind):
     with pytest.raises(P2PError):
         unseal(data, "domain", kind)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_an_envelope_cut_anywhere_is_refused(data):
     sealed = seal("domain", KIND, b"payload", KEY)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.address import parse_address
@@ -95,7 +95,6 @@ def test_the_peers_own_id_behind_an_address_is_cut_off_and_another_one_costs_the
     assert own_addresses(ME, [with_own, plain, foreign, relayed, bare]) == (plain, relayed)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**64 - 1), st.lists(st.sampled_from(ADDRESSES), unique=True, max_size=MAX_ADDRESSES))
 def test_a_record_survives_the_round_trip(seq, addresses):
     signed = sign_record(KEY, seq, addresses)
@@ -103,7 +102,6 @@ def test_a_record_survives_the_round_trip(seq, addresses):
     assert signed.record.addresses == tuple(addresses)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_signed_junk_gives_a_record_or_a_typed_error(payload):
     try:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multiaddr import Multiaddr
 
@@ -279,7 +279,6 @@ def test_a_wrong_clock_in_the_file_makes_nothing_immortal(store, clock):
     assert store.peers() == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.floats(0.1, 50)), max_size=60))
 def test_the_store_never_returns_an_expired_address(operations):
     clock = Clock()

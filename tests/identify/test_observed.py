@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.address import parse_address
@@ -162,7 +162,6 @@ def test_votes_are_bounded_in_all_and_in_a_group():
     assert len(machine._votes) == MAX_VOTES
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 7), st.integers(0, 3), st.booleans())))
 def test_nothing_is_ours_that_fewer_than_four_groups_have_seen_last(steps):
     machine = ObservedAddresses()

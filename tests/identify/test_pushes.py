@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.identify.pushes import MAX_IN_FLIGHT, PUSH_BURST, PUSH_RATE, PushPlanner, PushRate
@@ -98,7 +98,6 @@ def test_a_peer_gets_no_more_pushes_than_it_would_let_through():
     assert planner.start(5.0 + 1 / PUSH_RATE) == [peer(0)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 20), max_size=200))
 def test_no_more_pushes_pass_than_burst_and_rate_allow(pauses):
     rate, now, taken = PushRate(), 0.0, 0
@@ -108,7 +107,6 @@ def test_no_more_pushes_pass_than_burst_and_rate_allow(pauses):
     assert taken <= PUSH_BURST + PUSH_RATE * now + 1e-6
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("cutgidx"), st.integers(0, 3)), max_size=60))
 def test_every_peer_that_stays_is_told_in_the_end(steps):
     planner = PushPlanner()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.address import parse_address
@@ -72,7 +72,6 @@ def test_a_record_is_believed_of_the_peer_that_shows_it_alone():
         check_record(ONE, envelope[:-1] + bytes([envelope[-1] ^ 1]))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_junk_instead_of_a_record_counts_as_none(envelope):
     assert check_record(ONE, envelope) is None

@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.address import parse_address
@@ -113,7 +113,6 @@ def test_the_observed_address_is_added_to_what_is_encoded():
     assert with_observed(full, INFO.observed) == full
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(MANY.listen), unique=True, max_size=MAX_ADDRESSES),
     st.lists(st.text(max_size=60), unique=True, max_size=30),
@@ -125,7 +124,6 @@ def test_whatever_we_say_arrives(listen, protocols, agent, record):
     assert decode(encode(info)) == info
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_random_bytes_give_a_value_or_a_typed_error(parts):
     with contextlib.suppress(RemoteProtocolError):
