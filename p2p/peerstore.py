@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from multiaddr import Multiaddr
 
@@ -18,7 +19,9 @@ from p2p.errors import InvalidInput, InvalidKey, P2PError
 from p2p.keys import PublicKey
 from p2p.peer_id import PeerId
 from p2p.peer_record import SignedRecord, open_record
-from p2p.store import AddressRow, RecordRow
+
+if TYPE_CHECKING:
+    from p2p.store import AddressRow, RecordRow  # SQLite is for hosts that keep a file
 
 MAX_PEERS = 4096  # the least recently updated goes first, connected ones stay
 MAX_ADDRESSES = 32  # of one peer; go keeps 64, the newest win

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_interface
 
-import psutil
 import trio
 from multiaddr import Multiaddr
 
@@ -189,6 +188,8 @@ class _Dial:
 
 def local_interfaces() -> list[Interface]:
     """The addresses of this machine with their networks."""
+    import psutil  # a megabyte, for those who need to choose between addresses
+
     found: list[Interface] = []
     for entries in psutil.net_if_addrs().values():
         for entry in entries:

@@ -8,7 +8,6 @@ import os
 import socket
 from ipaddress import ip_address
 
-import psutil
 import trio
 from multiaddr import Multiaddr
 
@@ -162,6 +161,8 @@ def _reachable(host: str) -> list[str]:
     ip = ip_address(host)
     if not ip.is_unspecified:
         return [host]
+    import psutil  # a megabyte, for those who listen on a wildcard address
+
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
     found = [
         entry.address
