@@ -338,7 +338,7 @@ async def open_node(stack: AsyncExitStack, index: int, features: set[str]) -> No
     if "kad" in features:
         from p2p.kad import open_kad
 
-        node.kad = await stack.enter_async_context(open_kad(node.host))
+        node.kad = await stack.enter_async_context(open_kad(node.host, protocol="/ipfs/kad/1.0.0"))
     return node
 
 
