@@ -106,7 +106,7 @@ class Host:
     async def open_stream(self, peer: PeerId, protocols: Sequence[str]) -> Stream:
         """A stream to `peer` that speaks the first of `protocols` that it knows; dials when needed.
 
-        A single protocol that the peer announced is not negotiated first: should the peer have dropped
+        A single protocol that a peer of our kind announced is not negotiated first: should it have dropped
         it since, the first `receive_some` raises `NegotiationFailed`.
         Raises `DialFailed`, `NegotiationFailed`, `ConnectionLost`.
         """
@@ -238,8 +238,12 @@ class Host:
         await stream.aclose()
 
     async def _open_stream_on(self, connection: SwarmConnection, protocols: Sequence[str]) -> Stream:
-        """A stream on `connection`; for one protocol that the peer announced there is nothing to ask."""
-        announced = len(protocols) == 1 and protocols[0] in self.peerstore.protocols(connection.peer)
+        """A stream on `connection`; one protocol that a peer of our kind announced needs no asking.
+
+        Others are asked: js-libp2p 3.3 gives no answer on a stream that we half-close before it.
+        """
+        ours = self.peerstore.agent(connection.peer).startswith("atcp/")
+        announced = ours and len(protocols) == 1 and protocols[0] in self.peerstore.protocols(connection.peer)
         with trio.move_on_after(self._config.negotiation_timeout):
             stream = await connection.muxed.open_stream()
             with reset_on_error(stream):

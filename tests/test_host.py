@@ -221,9 +221,11 @@ async def test_an_idle_ping_stream_is_closed(autojump_clock):
 async def test_more_ping_streams_than_allowed_are_reset(autojump_clock):
     async with open_memory_hosts(2) as [one, other]:
         await connect(one, other)
-        streams = [await one.open_stream(other.peer_id, [PROTOCOL]) for _ in range(MAX_INBOUND + 1)]
+        streams = [await one.open_stream(other.peer_id, [PROTOCOL]) for _ in range(MAX_INBOUND)]
+        await trio.testing.wait_all_tasks_blocked()  # they are served before the next one comes
+        late = await one.open_stream(other.peer_id, [PROTOCOL])
         with pytest.raises(StreamReset):
-            await streams[-1].receive_some()
+            await late.receive_some()
         await streams[0].send_all(b"x" * 32)
         assert await receive_exactly(streams[0], 32) == b"x" * 32
 
