@@ -9,7 +9,6 @@ Source: libp2p/specs perf/perf.md.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import trio
 
 from p2p.errors import LocalProtocolError, RemoteProtocolError
 from p2p.framing import receive_exactly
-from p2p.peer_id import PeerId
+from p2p.limits import StreamLimit
 from p2p.stream import Stream
 
 if TYPE_CHECKING:
@@ -49,23 +48,18 @@ class PerfService:
     """Lets others measure; whoever asks for too much gets what fits into the time."""
 
     def __init__(self) -> None:
-        self._streams: Counter[PeerId] = Counter()
+        self._streams = StreamLimit(MAX_PER_PEER, MAX_STREAMS)
 
     async def serve(self, stream: Stream) -> None:
         """Takes an upload and sends what was asked for; resets the stream when its time is up."""
-        if self._streams[stream.peer] >= MAX_PER_PEER or self._streams.total() >= MAX_STREAMS:
-            stream.reset()
-            return
-        self._streams[stream.peer] += 1
-        try:
+        with self._streams.admitted(stream) as admitted:
+            if not admitted:
+                return
             end = trio.current_time() + DEADLINE
             with trio.CancelScope(deadline=end) as scope:
                 await _serve(stream, _IdleLimit(scope, end))
             if scope.cancelled_caught:
                 stream.reset()
-        finally:
-            self._streams[stream.peer] -= 1
-            self._streams += Counter()  # keeps what is above 0
 
 
 class _IdleLimit:

@@ -5,13 +5,11 @@ Source: libp2p/specs ping/ping.md.
 
 from __future__ import annotations
 
-from collections import Counter
-
 import trio
 
 from p2p.errors import RemoteProtocolError
 from p2p.framing import receive_exactly
-from p2p.peer_id import PeerId
+from p2p.limits import StreamLimit
 from p2p.stream import Stream
 
 PROTOCOL = "/ipfs/ping/1.0.0"
@@ -25,16 +23,12 @@ class PingService:
     """Answers pings of others."""
 
     def __init__(self) -> None:
-        self._streams: Counter[PeerId] = Counter()
+        self._streams = StreamLimit(MAX_INBOUND)
 
     async def serve(self, stream: Stream) -> None:
         """Echoes blocks of 32 bytes until the peer stops."""
-        if self._streams[stream.peer] >= MAX_INBOUND:
-            stream.reset()
-            return
-        self._streams[stream.peer] += 1
-        try:
-            while True:
+        with self._streams.admitted(stream) as admitted:
+            while admitted:
                 with trio.move_on_after(IDLE_TIMEOUT) as idle:
                     first = await stream.receive_some(SIZE)
                     if not first:
@@ -43,10 +37,6 @@ class PingService:
                     await stream.send_all(first + rest)
                 if idle.cancelled_caught:
                     return
-        finally:
-            self._streams[stream.peer] -= 1
-            if not self._streams[stream.peer]:
-                del self._streams[stream.peer]
 
 
 async def measure(stream: Stream, block: bytes) -> float:

@@ -6,7 +6,6 @@ answers one request after the other until the client closes the stream.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -14,6 +13,7 @@ import trio
 
 from p2p.errors import ConnectionLost
 from p2p.framing import DelimitedReader, encode_delimited
+from p2p.limits import StreamLimit
 from p2p.peer_id import PeerId
 from p2p.scope import reset_on_error
 from p2p.stream import Stream, StreamHandler
@@ -59,22 +59,16 @@ def responder(
     `answer` has `timeout` seconds, sending included; what it raises resets the stream and nothing
     else. A request over `max_request` bytes, and the stream after `max_streams` of one peer, are reset.
     """
-    open_streams: Counter[PeerId] = Counter()
+    limit = StreamLimit(max_streams)
 
     async def serve(stream: Stream) -> None:
-        if open_streams[stream.peer] >= max_streams:
-            stream.reset()
-            return
-        open_streams[stream.peer] += 1
-        try:
+        with limit.admitted(stream) as admitted:
+            if not admitted:
+                return
             reader = DelimitedReader(stream, max_request)
             while (message := await _next_request(reader)) is not None:
                 with trio.fail_after(timeout):
                     await stream.send_all(encode_delimited(await answer(stream.peer, message)))
-        finally:
-            open_streams[stream.peer] -= 1
-            if not open_streams[stream.peer]:
-                del open_streams[stream.peer]
 
     return serve
 

@@ -42,7 +42,7 @@ async def test_both_directions_are_measured(autojump_clock, upload, download):
         assert result.download_seconds >= 0
         await stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
-        assert not service._streams
+        assert not service._streams.open
 
 
 async def test_nobody_serves_unasked(autojump_clock):
@@ -83,7 +83,7 @@ async def test_a_client_that_wants_everything_gets_what_fits_into_the_time(autoj
                 assert await stream.receive_some()
                 await trio.sleep_until(start + second)
         assert trio.current_time() - start == pytest.approx(DEADLINE, abs=10)
-        assert not service._streams
+        assert not service._streams.open
 
 
 async def test_a_client_that_uploads_without_end_is_reset(autojump_clock):
@@ -106,7 +106,7 @@ async def test_a_client_that_falls_silent_is_reset(autojump_clock, said):
         with pytest.raises(StreamReset):
             await stream.receive_some()
         assert trio.current_time() - start == pytest.approx(IDLE_TIMEOUT, abs=1)
-        assert not service._streams
+        assert not service._streams.open
 
 
 async def test_a_client_that_does_not_read_is_reset(autojump_clock):
@@ -115,7 +115,7 @@ async def test_a_client_that_does_not_read_is_reset(autojump_clock):
         await stream.send_all(b"\xff" * 8)
         await stream.send_eof()
         await trio.sleep(IDLE_TIMEOUT + 1)
-        assert not service._streams
+        assert not service._streams.open
 
 
 async def test_a_header_that_is_cut_off_costs_its_stream(autojump_clock):
@@ -125,7 +125,7 @@ async def test_a_header_that_is_cut_off_costs_its_stream(autojump_clock):
         await stream.send_eof()
         with pytest.raises(ConnectionLost):
             await stream.receive_some()
-        assert not service._streams
+        assert not service._streams.open
         assert one.is_connected(other.peer_id)
 
 
@@ -186,7 +186,7 @@ async def test_either_side_can_be_cancelled_anywhere(autojump_clock):
 
             yield operation
             await trio.testing.wait_all_tasks_blocked()
-            assert not service._streams
+            assert not service._streams.open
             await measure(await one.open_stream(other.peer_id, [PROTOCOL]), upload=1, download=1)
 
     @asynccontextmanager
@@ -216,7 +216,7 @@ async def test_either_side_can_be_cancelled_anywhere(autojump_clock):
                 yield operation
             finally:
                 nursery.cancel_scope.cancel()
-            assert not service._streams
+            assert not service._streams.open
 
     assert await cancel_at_each_await(measuring) >= 3
     assert await cancel_at_each_await(serving) >= 3

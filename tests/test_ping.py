@@ -86,7 +86,7 @@ async def test_a_served_stream_is_cancelled_at_any_await_and_its_place_is_free(a
         await here.send_all(BLOCK[3:])
         await here.send_eof()
         yield lambda: service.serve(there)
-        assert service._streams == {}
+        assert service._streams.open == {}
 
     assert await cancel_at_each_await(world) >= 4
 

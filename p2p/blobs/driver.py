@@ -48,6 +48,7 @@ from p2p.errors import (
 )
 from p2p.framing import DelimitedReader
 from p2p.host import Host
+from p2p.limits import StreamLimit
 from p2p.peer_id import PeerId
 from p2p.stream import Stream
 
@@ -70,7 +71,7 @@ class Blobs:
         self.store = store
         self.bytes_sent = 0  # of answers, to all peers
         self._host = host
-        self._served: dict[PeerId, int] = {}  # open streams
+        self._served = StreamLimit(MAX_STREAMS_PER_PEER, MAX_STREAMS, code=RESOURCE_LIMIT)
 
     async def put(self, data: bytes) -> bytes:
         """Keeps `data` in the store, off the event loop when that means files; returns its root."""
@@ -141,22 +142,16 @@ class Blobs:
 
     async def _serve(self, stream: Stream) -> None:
         """Answers the requests on one stream until its end."""
-        peer, served = stream.peer, self._served
-        if served.get(peer, 0) >= MAX_STREAMS_PER_PEER or sum(served.values()) >= MAX_STREAMS:
-            stream.reset(RESOURCE_LIMIT)
-            return
-        served[peer] = served.get(peer, 0) + 1
-        try:
-            reader = DelimitedReader(stream, MAX_REQUEST)
-            while (request := await _next_request(reader)) is not None:
-                await self._answer(stream, request)
-        except (*_NOT_OUR_FAULT, trio.TooSlowError) as exc:
-            logger.debug("serving blobs to %s: %s", peer, exc)
-            stream.reset()
-        finally:
-            served[peer] -= 1
-            if not served[peer]:
-                del served[peer]
+        with self._served.admitted(stream) as admitted:
+            if not admitted:
+                return
+            try:
+                reader = DelimitedReader(stream, MAX_REQUEST)
+                while (request := await _next_request(reader)) is not None:
+                    await self._answer(stream, request)
+            except (*_NOT_OUR_FAULT, trio.TooSlowError) as exc:
+                logger.debug("serving blobs to %s: %s", stream.peer, exc)
+                stream.reset()
 
     async def _answer(self, stream: Stream, request: Request) -> None:
         """Sends what was asked, one chunk in memory at a time."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import trio
@@ -25,6 +23,7 @@ from p2p.identify.pushes import PushPlanner, PushRate
 from p2p.identify.trust import believable, check_record, is_local
 from p2p.identify.wire import PeerInfo, encode, with_observed
 from p2p.keys import KeyPair
+from p2p.limits import StreamLimit
 from p2p.peer_id import PeerId
 from p2p.peer_record import SignedRecord, own_addresses, sign_record
 from p2p.peerstore import TTL_CONNECTED, PeerStore
@@ -67,7 +66,7 @@ class IdentifyService(Generic[C]):
         self._observed = ObservedAddresses()
         self._planner = PushPlanner()
         self._news = trio.Event()
-        self._inbound: Counter[PeerId] = Counter()
+        self._inbound = StreamLimit(MAX_INBOUND)
         self._push_rates: dict[PeerId, PushRate] = {}  # of connected peers
         self._record: SignedRecord | None = None
         self._said: tuple[tuple[Multiaddr, ...], tuple[str, ...]] | None = None  # what `_messages` are about
@@ -127,7 +126,7 @@ class IdentifyService(Generic[C]):
 
     async def answer(self, stream: Stream) -> None:
         """Handler of identify: says who we are. Raises `trio.TooSlowError`."""
-        with self._admitted(stream) as admitted, trio.fail_after(self._config.identify_timeout):
+        with self._inbound.admitted(stream) as admitted, trio.fail_after(self._config.identify_timeout):
             if admitted:
                 self._planner.handle_told(stream.peer)
                 await send_info(stream, self._messages_for(self._connection(stream.peer)))
@@ -142,7 +141,7 @@ class IdentifyService(Generic[C]):
         if connection is None or not self._in_rate(connection):
             stream.reset()
             return
-        with self._admitted(stream) as admitted, trio.fail_after(self._config.identify_timeout):
+        with self._inbound.admitted(stream) as admitted, trio.fail_after(self._config.identify_timeout):
             if admitted:
                 self._learn(connection, await receive_info(stream))
 
@@ -271,18 +270,3 @@ class IdentifyService(Generic[C]):
         """Whether a push of this peer is within its rate; peers on this machine have none, as in go."""
         rate = self._push_rates.get(connection.peer)
         return rate is None or is_local(connection.remote_address) or rate.take(trio.current_time())
-
-    @contextmanager
-    def _admitted(self, stream: Stream) -> Iterator[bool]:
-        """Counts an inbound stream of a peer; one over the limit is reset and not to be served."""
-        if self._inbound[stream.peer] >= MAX_INBOUND:
-            stream.reset()
-            yield False
-            return
-        self._inbound[stream.peer] += 1
-        try:
-            yield True
-        finally:
-            self._inbound[stream.peer] -= 1
-            if not self._inbound[stream.peer]:
-                del self._inbound[stream.peer]

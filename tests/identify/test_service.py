@@ -262,7 +262,7 @@ async def test_cancelled_at_any_await_a_stream_is_reset_and_nothing_is_half_done
                         await one.service.receive_push(stream)
 
             yield operation
-            assert one.service._inbound == {}
+            assert one.service._inbound.open == {}
             assert one.service._planner._in_flight == {}
             assert one.peerstore.protocols(two.id) in ((), ("/a",), tuple(two.protocols))
             await identify(one, two)
