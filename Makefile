@@ -27,7 +27,7 @@ lint: $(VENV)/.installed-dev ## style, types and the direction of the imports
 	$(VENV)/bin/tox run -e lint,types,layers
 
 proto: $(VENV)/.installed-proto ## the generated protobuf modules, again
-	find p2p federated -name '*.proto' -exec $(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. {} +
+	find p2p federated sim -name '*.proto' -exec $(RUN) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. {} +
 
 clean: ## remove the environment and everything that was built or measured
 	rm -rf $(VENV) .tox build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,7 +19,7 @@ from federated.demo.progress import ProgressView, result_table
 from federated.demo.report import make_folder, write_report
 from federated.demo.run import DemoSettings, default_trainer, run_demo
 from federated.errors import FederatedError
-from federated.manifest import MAX_MEMBERS, MAX_ROUNDS, MAX_SEED
+from federated.manifest import MAX_ROUNDS, MAX_SEED
 from p2p.arguments import Parser, number
 from p2p.data_dir import open_data_dir
 from p2p.errors import InvalidInput
@@ -33,6 +33,7 @@ examples:
   atcp demo --json | tail -n 1       the result for a program
   atcp identity --data-dir ~/.atcp   the peer id of a folder, for a manifest's "members"
 """
+MAX_PROCESSES = 64  # of a demo on one machine
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="atcp", description="Train together without a server.", epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="several peers on this machine train a model")
-    demo.add_argument("--peers", type=number(int, 1, MAX_MEMBERS), default=6, help="processes (default 6)")
+    demo.add_argument("--peers", type=number(int, 1, MAX_PROCESSES), default=6, help="processes (default 6)")
     demo.add_argument("--rounds", type=number(int, 1, MAX_ROUNDS), default=15, help="rounds (default 15)")
     demo.add_argument("--seed", type=number(int, 0, MAX_SEED), default=7, help="of data and model (7)")
     demo.add_argument("--trainer", choices=["numpy", "torch"], help="default: torch where it is installed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import trio
 
@@ -13,11 +13,14 @@ T = TypeVar("T")
 ShouldStop = Callable[[], bool]
 """Asked by a job now and then: true when nobody wants its result any more."""
 
+Kind = Literal["train", "evaluate", "validate", "aggregate", "other"]
+"""What a job is: a simulation gives each kind a duration of its own."""
+
 
 class Compute(Protocol):
     """Runs jobs for the driver: a thread in production, inline in a simulation."""
 
-    async def run(self, job: Callable[[ShouldStop], T]) -> T:
+    async def run(self, job: Callable[[ShouldStop], T], kind: Kind = "other") -> T:
         """What `job(should_stop)` returns or raises. A cancelled caller asks the job to stop."""
 
 
@@ -31,7 +34,7 @@ class ThreadCompute:
     def __init__(self, workers: int = 1) -> None:
         self._limiter = trio.CapacityLimiter(workers)
 
-    async def run(self, job: Callable[[ShouldStop], T]) -> T:
+    async def run(self, job: Callable[[ShouldStop], T], kind: Kind = "other") -> T:
         """As `Compute.run`."""
         stop = threading.Event()
         try:
@@ -45,7 +48,7 @@ class ThreadCompute:
 class InlineCompute:
     """Runs jobs at once on the event loop: for tests and simulations, where threads would break time."""
 
-    async def run(self, job: Callable[[ShouldStop], T]) -> T:
+    async def run(self, job: Callable[[ShouldStop], T], kind: Kind = "other") -> T:
         """As `Compute.run`."""
         await trio.lowlevel.checkpoint()
         return job(lambda: False)

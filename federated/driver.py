@@ -66,6 +66,7 @@ from p2p.errors import InvalidInput
 from p2p.events import HostEvent
 from p2p.events import PeerConnected as HostConnected
 from p2p.events import PeerDisconnected as HostDisconnected
+from p2p.files import Files, FolderFiles
 from p2p.gossipsub import Pubsub, Subscription
 from p2p.host import Host
 from p2p.peer_id import PeerId
@@ -155,7 +156,12 @@ class Task:
         if restored.model is not None:
             current = await self._work.add_model(restored.model)
         self._stale = await self._work.turn(current)
-        return Started(initial=initial, certificate=restored.certificate, entries=restored.entries)
+        return Started(
+            initial=initial,
+            certificate=restored.certificate,
+            entries=restored.entries,
+            history=restored.history,
+        )
 
     def _restore(self) -> Restored:
         restored = self._state.restore()
@@ -332,17 +338,18 @@ async def open_task(
     data_dir: Path | None,
     report: Callable[[Report], None],
     *,
+    files: Files | None = None,
     compute: Callable[[], Compute] = ThreadCompute,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Task]:
     """Takes part in a task while the body runs; its events go to `report`, see `federated.reports`.
 
-    Votes and models are kept below `data_dir`; without it nothing survives the process, and it must
-    not come back under the same identity. `compute` makes what runs the heavy work, `rng` hides updates
-    until they are revealed and is the system's entropy by default, `wall_clock` (unix seconds) dates
-    messages. Raises `PluginError` and `DataError` when the task cannot run here, `InvalidInput` when
-    this peer is not a member.
+    Votes and models are kept below `data_dir`, or in `files` instead; without them nothing survives the
+    process, and it must not come back under the same identity. `compute` makes what runs the heavy work,
+    `rng` hides updates until they are revealed and is the system's entropy by default, `wall_clock` (unix
+    seconds) dates messages. Raises `PluginError` and `DataError` when the task cannot run here,
+    `InvalidInput` when this peer is not a member.
     """
     if host.peer_id not in manifest.peer_ids:
         raise InvalidInput(f"{host.peer_id} is not a member of the task {manifest.name}")
@@ -350,8 +357,11 @@ async def open_task(
     index = manifest.peer_ids.index(host.peer_id)
     context = PeerContext(peer=host.peer_id, members=manifest.peer_ids, index=index, data_dir=data_dir)
     bench = await compute().run(lambda _: prepare(manifest, plugins, context))
-    folder = None if data_dir is None else data_dir / "tasks" / manifest.task_id.hex()
-    state = TaskState(folder, manifest.task_id, len(bench.initial))
+    if files is None and data_dir is not None:
+        files = FolderFiles(data_dir)
+    folder = None if files is None else files.sub("tasks").sub(manifest.task_id.hex())
+    drawn = manifest.seats < len(manifest.members)
+    state = TaskState(folder, manifest.task_id, len(bench.initial), keeps_history=drawn)
     async with open_scope() as nursery:
         task = Task(
             host=host,

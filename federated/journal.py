@@ -3,7 +3,7 @@
 The journal is a file of records, each a header (length, CRC-32, both u32 big-endian) and its bytes,
 synced before `append` returns. A crash can only tear its end, which is cut off at the next opening;
 damage anywhere else is refused, since a forgotten vote could be contradicted.
-A checkpoint is one file, written under another name, synced, and renamed; the one before is kept.
+A checkpoint is one file, replaced whole and durably; the one before is kept.
 
 Everything here blocks; the driver calls it in a worker thread. Raises `StorageError`.
 """
@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from federated.errors import StorageError
-from p2p.durable import sync_folder, write_durably
+
+if TYPE_CHECKING:
+    from p2p.files import Files
 
 logger = logging.getLogger(__name__)
 
@@ -31,57 +32,65 @@ MAX_JOURNAL = 1 << 24  # bytes; a round has a few hundred records
 CHECKPOINT_HEADER = struct.Struct(">8sQQ")  # magic, length of the certificate, length of the model
 MAGIC = b"atcp-ck1"
 MAX_CERTIFICATE = 1 << 16  # bytes
+PREFIX = "checkpoint-"  # of a file's name, before the number of its round
 KEPT = 2  # checkpoints: the newest, and the one before in case it does not read
 
 
 class Journal:
-    """The records of the round in progress, in the file `path`."""
+    """The records of the round in progress, in the file `name` of `files`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, files: Files, name: str) -> None:
         """Opens or makes the file, cuts a torn end off, and has the rest in `records`."""
-        with _storage(path):
-            new = not path.exists()
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._place = f"{files}/{name}"
+        with _storage(self._place):
+            self._file = files.open(name)
             try:
-                data = _read_all(self._file, MAX_JOURNAL)
-                self.records, self._end = _parse_records(data, path)
-                if self._end < len(data):
-                    os.ftruncate(self._file, self._end)
-                    os.fsync(self._file)
-                if new:
-                    sync_folder(path.parent)
+                data = files.read(name, 0, MAX_JOURNAL + 1)
+                if len(data) > MAX_JOURNAL:
+                    raise StorageError(f"the journal {self._place} is over the limit of {MAX_JOURNAL} bytes")
+                self.records, self._end = _parse_records(data, self._place)
+                self._torn = self._end < len(data)  # whether there may be something behind the end
+                if self._torn:
+                    self._cut()
             except BaseException:
-                os.close(self._file)
+                self._file.close()
                 raise
-        self._path = path
 
     def append(self, records: Sequence[bytes]) -> None:
         """Writes `records` and returns once they are on the disk, all of them or, with an error, none."""
         block = b"".join(HEADER.pack(len(record), zlib.crc32(record)) + record for record in records)
-        with _storage(self._path):
+        with _storage(self._place):
+            if self._torn:
+                self._cut()
+            self._torn = True
             try:
-                _write_all(self._file, block, self._end)
-                os.fsync(self._file)
+                self._file.write(self._end, block)
+                self._file.sync()
             except OSError:
-                os.ftruncate(self._file, self._end)
+                self._cut()
                 raise
+        self._torn = False
         self._end += len(block)
         self.records += records
 
     def clear(self) -> None:
         """Forgets all records: their round is in a checkpoint."""
-        with _storage(self._path):
-            os.ftruncate(self._file, 0)
-            os.fsync(self._file)
-        self._end = 0
-        self.records = []
+        self._end, self.records, self._torn = 0, [], True
+        with _storage(self._place):
+            self._cut()
 
     def close(self) -> None:
         """Closes the file."""
-        os.close(self._file)
+        self._file.close()
+
+    def _cut(self) -> None:
+        """Ends the file behind the last record. A disk that fails at it is asked again before a write."""
+        self._file.truncate(self._end)
+        self._file.sync()
+        self._torn = False
 
 
-def _parse_records(data: bytes, path: Path) -> tuple[list[bytes], int]:
+def _parse_records(data: bytes, place: str) -> tuple[list[bytes], int]:
     """(the records, the offset behind the last whole one). Raises `StorageError` for damage elsewhere."""
     records: list[bytes] = []
     at = 0
@@ -91,7 +100,7 @@ def _parse_records(data: bytes, path: Path) -> tuple[list[bytes], int]:
     # a torn end has nothing whole behind it; damage in the middle has
     if any(_record_at(data, later) is not None for later in range(at + 1, len(data))):
         raise StorageError(
-            f"the journal {path} is damaged at byte {at}; do not vote with it: remove the folder"
+            f"the journal {place} is damaged at byte {at}; do not vote with it: remove the folder"
         )
     return records, at
 
@@ -115,84 +124,63 @@ class SavedState:
 
 
 class CheckpointStore:
-    """The newest checkpoints of one task, in `folder`; models have at most `max_model` bytes."""
+    """The newest checkpoints of one task, in `files`; models have at most `max_model` bytes."""
 
-    def __init__(self, folder: Path, max_model: int) -> None:
-        self._folder = folder
-        self._max_model = max_model
+    def __init__(self, files: Files, max_model: int) -> None:
+        self._files = files
+        self._max_size = CHECKPOINT_HEADER.size + MAX_CERTIFICATE + max_model + 32
 
     def save(self, round_number: int, state: SavedState) -> None:
         """Saves `state` whole or not at all; it is on the disk when this returns."""
         head = CHECKPOINT_HEADER.pack(MAGIC, len(state.certificate), len(state.model))
         body = head + state.certificate + state.model
-        path = self._path(round_number)
-        with _storage(path):
-            write_durably(path, body + hashlib.sha256(body).digest())
+        name = f"{PREFIX}{round_number:08d}"
+        with _storage(f"{self._files}/{name}"):
+            self._files.write_durably(name, body + hashlib.sha256(body).digest())
             for old in self._existing()[:-KEPT]:
-                old.unlink()
+                self._files.remove(old)
 
     def load(self) -> SavedState | None:
-        """The newest checkpoint that reads, or None when there is none at all.
+        """The newest checkpoint that is whole, or None when there is none at all.
 
-        One that does not read is logged and passed over. Raises `StorageError` when none reads.
+        One that is damaged is logged and passed over. Raises `StorageError` when none is whole, or when
+        the disk fails: an older one is not taken because of an error that may pass.
         """
-        paths = self._existing()
-        for path in reversed(paths):
+        with _storage(str(self._files)):
+            names = self._existing()
+        for name in reversed(names):
+            with _storage(f"{self._files}/{name}"):
+                data = self._files.read(name, 0, self._max_size)  # a larger one is not whole then
             try:
-                return self._read(path)
-            except StorageError as exc:
-                logger.error("%s; the one before is used", exc)
-        if paths:
-            raise StorageError(
-                f"no checkpoint in {self._folder} can be read; remove the folder to start anew"
-            )
+                return _parse_checkpoint(data)
+            except ValueError as exc:
+                logger.error("the checkpoint %s/%s %s; the one before is used", self._files, name, exc)
+        if names:
+            raise StorageError(f"no checkpoint in {self._files} can be read; remove the folder to start anew")
         return None
 
-    def _read(self, path: Path) -> SavedState:
-        with _storage(path):
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                data = _read_all(file, CHECKPOINT_HEADER.size + MAX_CERTIFICATE + self._max_model + 32)
-            finally:
-                os.close(file)
-        body, digest = data[:-32], data[-32:]
-        if len(body) < CHECKPOINT_HEADER.size or hashlib.sha256(body).digest() != digest:
-            raise StorageError(f"the checkpoint {path} is damaged")
-        magic, certificate, model = CHECKPOINT_HEADER.unpack_from(body)
-        start = CHECKPOINT_HEADER.size
-        if magic != MAGIC or start + certificate + model != len(body):
-            raise StorageError(f"the checkpoint {path} is of another kind")
-        return SavedState(certificate=body[start : start + certificate], model=body[start + certificate :])
+    def _existing(self) -> list[str]:
+        """The names of the checkpoints, oldest first."""
+        names = [name for name, _ in self._files.entries()]
+        return sorted(name for name in names if name.startswith(PREFIX) and "." not in name)
 
-    def _path(self, round_number: int) -> Path:
-        return self._folder / f"checkpoint-{round_number:08d}"
 
-    def _existing(self) -> list[Path]:
-        """The checkpoints, oldest first."""
-        return sorted(path for path in self._folder.glob("checkpoint-*") if not path.suffix)
+def _parse_checkpoint(data: bytes) -> SavedState:
+    """What a checkpoint holds. Raises `ValueError` when it is not one, or not whole."""
+    body, checksum = data[:-32], data[-32:]
+    if len(body) < CHECKPOINT_HEADER.size or hashlib.sha256(body).digest() != checksum:
+        raise ValueError("is damaged")
+    magic, certificate, model = CHECKPOINT_HEADER.unpack_from(body)
+    start = CHECKPOINT_HEADER.size
+    if magic != MAGIC or start + certificate + model != len(body):
+        raise ValueError("is of another kind")
+    return SavedState(certificate=body[start : start + certificate], model=body[start + certificate :])
 
 
 @contextmanager
-def _storage(path: Path) -> Iterator[None]:
-    """Every failure of the system leaves as `StorageError` with the path."""
+def _storage(place: str) -> Iterator[None]:
+    """Every failure of the system leaves as `StorageError` with the place."""
     try:
         yield
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror or exc}") from exc
-
-
-def _read_all(file: int, limit: int) -> bytes:
-    size = os.fstat(file).st_size
-    if size > limit:
-        raise StorageError(f"a file of {size} bytes is over the limit of {limit}")
-    data = bytearray()
-    while len(data) < size and (piece := os.pread(file, size - len(data), len(data))):
-        data += piece
-    return bytes(data)
-
-
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
+        raise StorageError(f"{place}: {exc.strerror or exc}") from exc

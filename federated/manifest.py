@@ -23,8 +23,10 @@ from p2p.peer_id import PeerId
 
 TaskId = NewType("TaskId", bytes)
 
-MAX_MANIFEST = 1 << 16  # bytes; 64 members take about 4 KiB, settings are small
-MAX_MEMBERS = 64  # peers; up to here every member checks every update
+MAX_MANIFEST = 1 << 17  # bytes; 1024 members take about 56 KiB, settings are small
+MAX_MEMBERS = 1024  # peers; each one hears the commit of each other one
+MAX_COMMITTEE = 64  # votes; a quorum of them fits into one announcement of 4 KiB
+MIN_COMMITTEE = 4  # votes; the fewest of which one may be a liar's
 MAX_ROUNDS = 10_000  # rounds; bounds the journal and the report of one task
 MAX_SEED = (1 << 53) - 1  # the largest integer that every JSON reader keeps exact, RFC 8259 section 6
 MAX_DEADLINE = 86_400.0  # seconds; a phase that lasts longer than a day is a mistake
@@ -70,6 +72,7 @@ class TaskManifest(_Model):
     validator: PluginRef
     policy: RoundPolicy = RoundPolicy()
     max_update_bytes: Annotated[int, Field(ge=1, le=MAX_UPDATE)] = 1 << 26
+    committee: Annotated[int, Field(ge=MIN_COMMITTEE, le=MAX_COMMITTEE)] = MAX_COMMITTEE
 
     @field_validator("members")
     @classmethod
@@ -91,14 +94,23 @@ class TaskManifest(_Model):
         """The members' ids, sorted; a member's place here is its index in the task."""
         return tuple(PeerId.parse(text) for text in self.members)
 
+    @property
+    def seats(self) -> int:
+        """How many members vote in a round: all of them, or a committee that is drawn for each round."""
+        return min(self.committee, len(self.members))
+
     @cached_property
     def task_id(self) -> TaskId:
         """SHA-256 of the canonical bytes."""
         return TaskId(hashlib.sha256(self.canonical()).digest())
 
     def canonical(self) -> bytes:
-        """The canonical JSON, UTF-8; `parse_manifest` reads it back."""
-        value = self.model_dump(mode="json")
+        """The canonical JSON, UTF-8; `parse_manifest` reads it back.
+
+        The committee is left out when it is everybody: a task is the same whatever limit it is under.
+        """
+        everybody = self.seats == len(self.members)
+        value = self.model_dump(mode="json", exclude={"committee"} if everybody else None)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
 

@@ -20,7 +20,7 @@ from federated.errors import DataError, ManifestError, PluginError
 from federated.manifest import load_manifest
 from federated.registry import Registry
 from federated.reports import Report, task_report
-from federated.rounds.committee import Committee
+from federated.rounds.committee import Membership
 from p2p.blobs import Blobs
 from p2p.errors import InvalidInput
 from p2p.gossipsub import Pubsub
@@ -38,7 +38,7 @@ class TaskService:
             self._registry.load(self._manifest)
         except (ManifestError, PluginError) as exc:
             raise InvalidInput(f"--task: {exc}") from exc
-        Committee(self._manifest.task_id, self._manifest.peer_ids)  # can all of them vote?
+        Membership(self._manifest.task_id, self._manifest.peer_ids)  # can all of them vote?
 
     async def run(
         self,

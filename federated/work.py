@@ -105,7 +105,7 @@ class RoundWork:
         """Accuracy and loss of the current model, as far as they can be had."""
         base = self._base
         try:
-            return await self._trainer.run(lambda _: self._bench.evaluate(base))
+            return await self._trainer.run(lambda _: self._bench.evaluate(base), "evaluate")
         except FederatedError as exc:
             self._complain(f"the model is not measured: {exc}")
             return {}
@@ -127,7 +127,7 @@ class RoundWork:
     async def _train(self, action: Train) -> Event:
         base, number = self._base, action.round
         try:
-            update = await self._trainer.run(lambda stop: self._bench.train(base, number, stop))
+            update = await self._trainer.run(lambda stop: self._bench.train(base, number, stop), "train")
         except TrainingStopped:
             return TrainFailed(round=number)
         except FederatedError as exc:
@@ -151,7 +151,7 @@ class RoundWork:
         data = self._fetched.pop(item.root)
         rule: str | None = None
         try:
-            checked = await self._compute.run(lambda _: self._bench.check(item, data, base))
+            checked = await self._compute.run(lambda _: self._bench.check(item, data, base), "validate")
         except FederatedError as exc:
             self._complain(f"round {action.round}: the update of {item.peer} is refused: {exc}")
             rule = BROKEN
@@ -168,7 +168,7 @@ class RoundWork:
             replace(self._updates[item.root], peer=item.peer, examples=item.examples) for item in inputs
         ]
         try:
-            result = await self._compute.run(lambda _: self._bench.aggregate(base, updates))
+            result = await self._compute.run(lambda _: self._bench.aggregate(base, updates), "aggregate")
         except FederatedError as exc:
             self._complain(f"round {number}: the updates make no model: {exc}")
             return AggregateFailed(round=number, inputs=inputs)

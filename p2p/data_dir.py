@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from p2p.durable import write_durably
 from p2p.errors import InvalidInput, InvalidKey
+from p2p.files import FolderFiles
 from p2p.keys import KeyPair
 
 IDENTITY = "identity.key"  # the serialized PrivateKey, as other libp2p tools write it
@@ -69,4 +69,4 @@ def _create_identity(path: Path) -> KeyPair:
 
 def save_identity(path: Path, pair: KeyPair) -> None:
     """Writes `pair` to the file `path`, which is there whole or not at all. Raises `OSError`."""
-    write_durably(path, pair.encode())
+    FolderFiles(path.parent).write_durably(path.name, pair.encode())

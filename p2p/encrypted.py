@@ -1,6 +1,7 @@
 """An encrypted stream: any byte stream below, any finished security handshake within.
 
     receive_some: raw.receive_into ─► shared buffer ─► channel.open ─► shared buffer ─► the caller
+    receive_each: raw.receive_each ─► shared buffer ─► channel.open ─► shared buffer ─► handle
     send_nowait:  blocks ─► channel.seal ─► shared buffer ─► raw.send_nowait ─► what is left: held
 
 One task reads, one writes. The reader never sends: what the channel answers by itself (TLS alerts,
@@ -10,16 +11,16 @@ with the next `send_nowait` or `flush`, at the latest with `aclose` as far as th
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError, P2PError, RemoteProtocolError
 from p2p.keys import PublicKey
 from p2p.peer_id import PeerId
-from p2p.scratch import Scratch
+from p2p.reading import thread_scratch
 from p2p.stream import MAX_BLOCK, ByteStream, Data, SecureChannel
 from p2p.turns import Turns
 
@@ -29,17 +30,8 @@ MAX_ANSWERS = (
 )  # bytes that the channel says by itself before any leaves; a TLS record, alerts are 24
 
 
-class _ThreadScratch(threading.local):
-    def __init__(self) -> None:
-        self.scratch = Scratch()
-
-
-_thread = _ThreadScratch()
-
-
-def thread_scratch() -> Scratch:
-    """The buffers that all connections of this thread share. A connection stays in its thread."""
-    return _thread.scratch
+class _Ended(Exception):
+    """The channel ended before the bytes did: leaves the raw stream's `receive_each`."""
 
 
 class EncryptedStream:
@@ -105,21 +97,58 @@ class EncryptedStream:
         self._rest = plain[len(taken) :]
         return taken
 
+    async def receive_each(self, handle: Callable[[Data], None]) -> None:
+        """Calls `handle` with every piece of plaintext, until the end; a piece is good during the call only.
+
+        Raises as `receive_some` does, and whatever `handle` raises, at once. Cancelled, it has lost
+        nothing: what was not handled comes with the next call.
+        """
+        if self._reading:
+            raise LocalProtocolError("another task is reading from this connection")
+        self._reading = True
+        try:
+            if self._rest:
+                plain, self._rest = self._rest, memoryview(b"")
+                handle(plain)
+            self._check_failure()
+            if self._channel.ended:
+                await trio.lowlevel.checkpoint()
+            else:
+                with suppress(_Ended):
+                    await self._raw.receive_each(partial(self._open_for, handle))
+                    self._check_whole()
+        finally:
+            self._reading = False
+
+    def _open_for(self, handle: Callable[[Data], None], data: memoryview) -> None:
+        """Hands on what `data` completes."""
+        if plain := self._open(data):
+            handle(plain)
+        if self._channel.ended:
+            raise _Ended
+
     async def _receive(self) -> Data:
         """The next plaintext, b"" at the end."""
-        if self._failure:
-            raise RemoteProtocolError(f"this connection failed before: {self._failure}")
+        self._check_failure()
         while not self._channel.ended:
             buffer = self._scratch.received
             size = await self._raw.receive_into(buffer)
             if not size:
-                if self._channel.mid_frame:
-                    raise ConnectionLost("the connection ended within an encrypted frame")
+                self._check_whole()
                 return b""
             if plain := self._open(buffer[:size]):
                 return plain
         await trio.lowlevel.checkpoint()
         return b""
+
+    def _check_failure(self) -> None:
+        if self._failure:
+            raise RemoteProtocolError(f"this connection failed before: {self._failure}")
+
+    def _check_whole(self) -> None:
+        """The bytes have ended: is it between two frames?"""
+        if self._channel.mid_frame:
+            raise ConnectionLost("the connection ended within an encrypted frame")
 
     def _open(self, data: memoryview) -> Data:
         try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,10 @@ from p2p.limits import ConnectionManager
 from p2p.peer_id import PeerId
 from p2p.peerstore import PeerStore
 from p2p.scope import open_scope, reset_on_error
-from p2p.stream import Connection, Stream, StreamHandler, Transport
+from p2p.stream import Connection, MuxedStream, Stream, StreamHandler, Transport
 from p2p.swarm import Swarm, SwarmConnection
 from p2p.transport import TcpTransport, WebSocketTransport
-from p2p.upgrade import Upgrader
-from p2p.yamux import YamuxStream
+from p2p.upgrade import ConnectionUpgrader, Upgrader
 
 if TYPE_CHECKING:
     from p2p.pnet import PreSharedKey
@@ -49,7 +49,8 @@ class Host:
         transports: Sequence[Transport],
         rng: random.Random,
         config: HostConfig,
-        psk: PreSharedKey | None,
+        upgrader: ConnectionUpgrader,
+        wall_clock: Callable[[], float],
     ) -> None:
         self.key = key
         self.peer_id = PeerId.from_public_key(key.public)
@@ -60,7 +61,6 @@ class Host:
         self._handlers: dict[str, StreamHandler] = {}
         self._identified: dict[PeerId, PeerIdentified] = {}
         self._subscribers: list[trio.MemorySendChannel[HostEvent]] = []
-        upgrader = Upgrader(key, config, rng, psk)
         self._swarm = Swarm(
             nursery=nursery,
             own_id=self.peer_id,
@@ -80,6 +80,7 @@ class Host:
             connection=lambda peer: self._swarm.connections.get(peer),
             open_stream=self._open_stream_on,
             notify=self._notify,
+            wall_clock=lambda: int(wall_clock() * 1e9),
         )
         self.handle(ping.PROTOCOL, ping.PingService().serve)
         self.handle(identify.PROTOCOL, self._identify.answer)
@@ -110,7 +111,9 @@ class Host:
         it since, the first `receive_some` raises `NegotiationFailed`.
         Raises `DialFailed`, `NegotiationFailed`, `ConnectionLost`.
         """
-        connection = await self._swarm.connect(peer, self.peerstore.addresses(peer))
+        connection = self._swarm.connections.get(peer)
+        if connection is None:
+            connection = await self._swarm.connect(peer, self.peerstore.addresses(peer))
         return await self._open_stream_on(connection, protocols)
 
     async def ping(self, peer: PeerId) -> float:
@@ -227,11 +230,10 @@ class Host:
     # One connection, one stream
 
     async def _serve_connection(self, connection: SwarmConnection) -> None:
-        async with open_scope() as nursery:
-            nursery.start_soon(self._identify.identify, connection)
-            await connection.muxed.run(self._serve_stream)
+        self._nursery.start_soon(self._identify.identify, connection)  # it ends with the connection
+        await connection.muxed.run(self._serve_stream)
 
-    async def _serve_stream(self, stream: YamuxStream) -> None:
+    async def _serve_stream(self, stream: MuxedStream) -> None:
         with trio.fail_after(self._config.negotiation_timeout):
             stream.protocol = await multistream.handle_lazily(stream, self._handlers)
         await self._handlers[stream.protocol](stream)
@@ -266,22 +268,27 @@ async def open_host(
     rng: random.Random | None = None,
     config: HostConfig | None = None,
     psk: PreSharedKey | None = None,
+    upgrader: ConnectionUpgrader | None = None,
+    wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Host]:
     """A running host, listening on `listen`; at the end it says goodbye to its peers.
 
     Without `key` it has a fresh identity; without `transports` it speaks TCP and WebSocket. With `psk`
-    it takes part in the private network of that key, and in no other. Services that
-    register handlers may be opened first and `host.listen` called then. Raises `AddressInUse`,
-    `InvalidAddress`.
+    it takes part in the private network of that key, and in no other. `upgrader` secures and muxes
+    connections in place of Noise, TLS and Yamux: a simulation brings its own, with `wall_clock` (unix
+    seconds). Services that register handlers may be opened first and `host.listen` called then. Raises
+    `AddressInUse`, `InvalidAddress`.
     """
+    key, rng, config = key or KeyPair.generate(), rng or random.Random(), config or HostConfig()
     async with open_scope() as nursery:
         host = Host(
             nursery,
-            key or KeyPair.generate(),
+            key,
             [TcpTransport(), WebSocketTransport()] if transports is None else transports,
-            rng or random.Random(),
-            config or HostConfig(),
-            psk,
+            rng,
+            config,
+            upgrader or Upgrader(key, config, rng, psk),
+            wall_clock,
         )
         nursery.start_soon(host._identify.run)
         try:

@@ -28,6 +28,7 @@ from p2p.data_dir import open_data_dir
 from p2p.discovery import open_discovery
 from p2p.errors import AddressInUse, InvalidAddress, InvalidInput, LocalProtocolError
 from p2p.events import PeerConnected, PeerDisconnected
+from p2p.files import FolderFiles
 from p2p.gossipsub import Pubsub, open_gossipsub
 from p2p.host import Host, open_host
 from p2p.kad import open_kad
@@ -183,7 +184,7 @@ async def open_services(
         pubsub = await stack.enter_async_context(open_gossipsub(host))
         kad = await stack.enter_async_context(open_kad(host))
         blobs = await stack.enter_async_context(
-            open_blobs(host, BlobStore(data_dir / "blobs", BLOB_CAPACITY))
+            open_blobs(host, BlobStore(FolderFiles(data_dir / "blobs"), BLOB_CAPACITY))
         )
         for address in arguments.listen:
             await host.listen(address)

@@ -5,27 +5,37 @@ trio wraps every failure in an ExceptionGroup; a caller of `open_host` should se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Protocol
 
 import trio
 
 
-@asynccontextmanager
-async def open_scope() -> AsyncIterator[trio.Nursery]:
+class open_scope:  # noqa: N801  called as trio.open_nursery is; a generator costs more than the nursery
     """A nursery that is cancelled when the body ends.
 
     A failure leaves as itself when it is alone (cancellations do not count), as a group otherwise.
     """
-    failure: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        failure = _simplify(group)
-    if failure is not None:
+
+    __slots__ = ("_manager", "_nursery")
+
+    async def __aenter__(self) -> trio.Nursery:
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if error is None:
+            self._nursery.cancel_scope.cancel()
+        failure: BaseException | None = None
+        try:
+            return await self._manager.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            failure = _simplify(group)
         try:
             raise failure  # out here, so that its own cause and context stay
         finally:

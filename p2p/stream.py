@@ -1,18 +1,21 @@
 """What the layers ask of one another: the interfaces between transport, security, muxer and handlers.
 
 An inbound connection passes them in this order: `ByteStream` (transport) → `SecureStream`
-(noise, TLS) → `YamuxConnection` → `Stream` (one protocol's handler).
+(noise, TLS) → `MuxedConnection` (yamux) → `Stream` (one protocol's handler).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from multiaddr import Multiaddr
 
 from p2p.keys import PublicKey
 from p2p.peer_id import PeerId
+
+if TYPE_CHECKING:
+    from p2p.multistream.negotiation import Initiator
 
 Data = bytes | bytearray | memoryview
 MAX_BLOCK = 65519  # bytes of plaintext that one noise message holds: what muxers cut their output to
@@ -44,6 +47,13 @@ class ByteStream(ReadWritable, Protocol):
 
         `buffer` is written to only just before this returns, so one buffer may serve the readers of
         all streams of a thread, as long as each has used its bytes up before its next await.
+        """
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end of the bytes.
+
+        A piece is good during the call only. Raises `ConnectionLost`, and whatever `handle` raises, at
+        once. Cancelled, it has lost nothing: what was not handled comes with the next call.
         """
 
     def send_nowait(self, data: Data) -> int:
@@ -135,6 +145,13 @@ class SecureStream(Protocol):
         Raises `ConnectionLost`, also when the stream ends within a frame, and `RemoteProtocolError`.
         """
 
+    async def receive_each(self, handle: Callable[[Data], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end; raises as `receive_some` does.
+
+        A piece is good during the call only. What `handle` raises leaves at once. Cancelled, it has
+        lost nothing: what was not handled comes with the next call.
+        """
+
     def send_nowait(self, blocks: Sequence[Data]) -> bool:
         """Encrypts `blocks`, of at most `MAX_BLOCK` bytes each, and sends what leaves without waiting.
 
@@ -166,10 +183,24 @@ class Stream(Protocol):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte, or b"" once the peer closed its side. Raises `StreamReset`, `ConnectionLost`."""
 
+    async def receive_each(self, handle: Callable[[bytes], None]) -> None:
+        """Calls `handle` with every piece that comes, until the peer closed its side.
+
+        While this waits, `handle` runs within the connection's own reading: no task is switched to, so
+        it must be quick, and there may be no current task. Raises as `receive_some` does, and whatever
+        `handle` raises, at once. Cancelled, it has lost nothing: what was not handled comes later.
+        """
+
     async def send_all(self, data: Data) -> None:
         """Returns when all is handed to the connection within the peer's window.
 
         Raises `StreamReset`, `ConnectionLost`, and `LocalProtocolError` after `send_eof`.
+        """
+
+    def send_nowait(self, data: Data) -> bool:
+        """Hands all of `data` to the connection if that goes without waiting, else nothing; whether.
+
+        It leaves at once, without a current task. Raises as `send_all` does.
         """
 
     async def send_eof(self) -> None:
@@ -180,6 +211,59 @@ class Stream(Protocol):
 
     def reset(self, code: int = 0) -> None:
         """Ends both directions at once; the peer sees `StreamReset`. Never blocks, safe to repeat."""
+
+    def watch(self, broken: Callable[[], None]) -> None:
+        """Calls `broken`, once, when the stream is reset or its connection lost.
+
+        For who only writes now and then. It must be quick, and there may be no current task.
+        """
+
+
+class MuxedStream(Stream, Protocol):
+    """A stream before its protocol is agreed on: what a negotiation needs besides reading and writing."""
+
+    protocol: str
+
+    def send_soon(self, data: bytes) -> None:
+        """Queues first bytes, which leave with the next write, or else when this task waits."""
+
+    def expect_answer(self, proposal: Initiator) -> None:
+        """Lets the first `receive_some` check the peer's answer to `proposal`."""
+
+    def peek(self) -> bytes | bytearray:
+        """The first piece that came, not taken; empty when nothing is there."""
+
+    def skip(self, size: int) -> None:
+        """Takes the beginning of what `peek` returned."""
+
+
+class MuxedConnection(Protocol):
+    """A secured connection that carries streams: what an upgrade makes, and the swarm runs."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent so far, before encryption."""
+
+    @property
+    def num_streams(self) -> int:
+        """How many streams are open, half closed ones included."""
+
+    async def open_stream(self) -> MuxedStream:
+        """A new stream; waits while too many of ours are not acknowledged. Raises `ConnectionLost`."""
+
+    async def run(self, on_stream: Callable[[MuxedStream], Awaitable[None]]) -> None:
+        """Serves the connection until it ends; `on_stream` handles each stream that the peer opens.
+
+        Returns when it ended in order, raises `ConnectionLost` or `RemoteProtocolError` otherwise. All
+        handlers have ended then.
+        """
+
+    async def aclose(self) -> None:
+        """Says goodbye and ends `run`. Safe to repeat."""
 
 
 class Connection(Protocol):

@@ -24,22 +24,21 @@ from p2p.events import HostEvent, PeerConnected, PeerDisconnected
 from p2p.limits import AddressLimits, ConnectionManager
 from p2p.peer_id import PeerId
 from p2p.scope import close_forcefully
-from p2p.stream import ByteStream, Listener, Transport
-from p2p.yamux import YamuxConnection
+from p2p.stream import ByteStream, Listener, MuxedConnection, Transport
 
 logger = logging.getLogger(__name__)
 
 SIMULTANEOUS = 15.0  # seconds; a second connection within this time is a crossing dial, later it is a return
 
-UpgradeInbound = Callable[[ByteStream], Awaitable[YamuxConnection]]
-UpgradeOutbound = Callable[[ByteStream, PeerId], Awaitable[YamuxConnection]]
+UpgradeInbound = Callable[[ByteStream], Awaitable[MuxedConnection]]
+UpgradeOutbound = Callable[[ByteStream, PeerId], Awaitable[MuxedConnection]]
 
 
 @dataclass(eq=False, slots=True)
 class SwarmConnection:
     """One upgraded connection: a `p2p.stream.Connection` and its muxer."""
 
-    muxed: YamuxConnection
+    muxed: MuxedConnection
     outbound: bool
     remote_address: Multiaddr
     opened_at: float  # trio's clock
@@ -176,6 +175,7 @@ class Swarm:
     async def _run_inbound(self, raw: ByteStream, remote: Multiaddr, scope: trio.CancelScope) -> None:
         try:
             muxed = await self._upgrade(raw, remote, scope)
+            del scope  # or it would live as long as the connection
             if muxed is None:
                 return
             connection = SwarmConnection(muxed, False, remote, trio.current_time())
@@ -188,7 +188,7 @@ class Swarm:
 
     async def _upgrade(
         self, raw: ByteStream, remote: Multiaddr, scope: trio.CancelScope
-    ) -> YamuxConnection | None:
+    ) -> MuxedConnection | None:
         """The muxed connection over a stream that we accepted; None when it is refused or fails."""
         try:
             if len(self.connections) >= self._config.max_connections:

@@ -5,8 +5,10 @@ Nothing else orders them, so that a seed decides the whole run. Between two even
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from typing import Any
 
 MAX_PENDING = 20_000_000  # events planned at once; at about 200 bytes each this is 4 GB
 MAX_AT_ONE_INSTANT = 5_000_000  # events without time passing: more is a livelock, not work
@@ -17,40 +19,54 @@ class SimulationError(Exception):
 
 
 class EventHeap:
-    """Planned calls by virtual time. `now` is in seconds and starts at zero."""
+    """Planned calls by virtual time. `now` is in seconds and starts at zero; `end` is when a run is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: float = inf) -> None:
         self.now = 0.0
+        self.end = end  # may be moved while the run is on
         self.events = 0  # that ran so far
-        self._planned: list[tuple[float, int, Callable[[], None]]] = []
+        self._planned: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._number = 0  # of plans made so far: what orders equal times
+        self._at_this_instant = 0
 
-    def plan(self, at: float, call: Callable[[], None]) -> None:
-        """Plans `call` for the time `at`. Raises `SimulationError` when that is in the past."""
+    def plan(self, at: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Plans `call(*arguments)` for the time `at`. Raises `SimulationError` when that is in the past."""
         if not at >= self.now:
             raise SimulationError(f"an event for {at:.6f} s was planned at {self.now:.6f} s")
         if len(self._planned) >= MAX_PENDING:
             raise SimulationError(f"more than {MAX_PENDING} events are pending")
         self._number += 1
-        heapq.heappush(self._planned, (at, self._number, call))
-
-    def run(self, until: float) -> None:
-        """Runs every event up to and including the time `until`, which is `now` afterwards.
-
-        Raises `SimulationError` on a livelock.
-        """
-        at_this_instant = 0
-        while self._planned and self._planned[0][0] <= until:
-            at, _, call = heapq.heappop(self._planned)
-            at_this_instant = at_this_instant + 1 if at == self.now else 0
-            if at_this_instant > MAX_AT_ONE_INSTANT:
-                raise SimulationError(f"livelock: {at_this_instant} events at {at:.6f} s")
-            self.now = at
-            self.events += 1
-            call()
-        self.now = max(self.now, until)
+        heappush(self._planned, (at, self._number, call, arguments))
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is planned any more."""
-        return not self._planned
+    def next_at(self) -> float:
+        """The time of the next event, infinity when nothing is planned."""
+        return self._planned[0][0] if self._planned else inf
+
+    def step(self) -> None:
+        """Runs the next event; its time is `now` then. Raises `SimulationError` on a livelock."""
+        at, _, call, arguments = heappop(self._planned)
+        if at == self.now:
+            self._at_this_instant += 1
+            if self._at_this_instant > MAX_AT_ONE_INSTANT:
+                raise SimulationError(f"livelock: {self._at_this_instant} events at {at:.6f} s")
+        else:
+            self._at_this_instant = 0
+            self.now = at
+        self.events += 1
+        call(*arguments)
+
+    def advance(self, at: float) -> None:
+        """Lets time pass until `at`, before which nothing is planned."""
+        if at > self.now:
+            self.now, self._at_this_instant = at, 0
+
+    def run(self) -> None:
+        """Runs every event up to and including the time `end`, which is `now` afterwards.
+
+        Raises `SimulationError` on a livelock. With an infinite `end`: until nothing is planned.
+        """
+        while self._planned and self._planned[0][0] <= self.end:
+            self.step()
+        if self.end < inf:
+            self.advance(self.end)

@@ -39,14 +39,24 @@ IO_FILES = (
     "p2p/turns.py",
     "p2p/persistence.py",
     "p2p/data_dir.py",
-    "p2p/durable.py",
+    "p2p/files.py",
     "p2p/blobs/store.py",
     "federated/compute.py",
-    "federated/journal.py",
     "federated/service.py",
-    "federated/state.py",
     "p2p/yamux/link.py",
     "p2p/yamux/stream.py",
+    "p2p/waiter.py",
+    "p2p/reading.py",
+    "p2p/kad/client.py",
+    "p2p/gossipsub/link.py",
+    "p2p/gossipsub/reading.py",
+    "p2p/gossipsub/subscription.py",
+    "p2p/handlers.py",
+    "sim/live/*.py",  # whole peers, on trio
+    "sim/cli/*.py",
+    "sim/engine/*.py",
+    "sim/fuzz/search.py",
+    "sim/stopwatch.py",
 )
 
 

@@ -10,6 +10,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from p2p.errors import ConnectionLost
+from p2p.reading import receive_each
 from p2p.stream import Data
 
 Memory = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
@@ -46,6 +47,9 @@ class PipeEnd:
         data = await self.receive_some(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         taken = bytes(data) if self._allowance is None else bytes(data)[: self._allowance]
@@ -114,6 +118,9 @@ class Unwritable:
         data = await self.receive_some(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         self._writes -= 1

@@ -22,6 +22,7 @@ from p2p.errors import DialFailed, P2PError
 from p2p.host import open_host
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
+from p2p.reading import receive_each
 from p2p.transport import MemoryNetwork, MemoryTransport
 from tests.support import connect, key_number, open_memory_host
 
@@ -68,6 +69,9 @@ class Trickle:
 
     async def receive_into(self, buffer):
         return await self._raw.receive_into(buffer)
+
+    async def receive_each(self, handle):
+        await receive_each(self, handle)
 
     def send_nowait(self, data):
         if not self._ready or not data:

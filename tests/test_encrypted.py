@@ -9,9 +9,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.encrypted import BLOCKS_PER_SEND, MAX_ANSWERS, EncryptedStream, thread_scratch
+from p2p.encrypted import BLOCKS_PER_SEND, MAX_ANSWERS, EncryptedStream
 from p2p.errors import AuthenticationFailed, ConnectionLost, LocalProtocolError, RemoteProtocolError
 from p2p.noise.cipher import Cipher
+from p2p.reading import thread_scratch
 from p2p.scope import open_scope
 from p2p.stream import MAX_BLOCK, Data, SecureChannel, SecureStream
 from p2p.transport.memory import memory_stream_pair
@@ -536,3 +537,83 @@ def test_each_thread_has_memory_of_its_own() -> None:
     thread.join()
     assert other[0] is not thread_scratch()
     assert thread_scratch() is thread_scratch()
+
+
+# Handling each piece
+
+
+async def test_each_piece_of_plaintext_is_handled_until_the_end() -> None:
+    async with open_secure_pipe() as (alice, bob, near, _):
+        got = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bob.receive_each, got.extend)
+            await alice.send_all(b"one")
+            await alice.send_all(bytes(200_000))
+            await near.send_eof()
+        assert got == b"one" + bytes(200_000)
+        await bob.receive_each(got.extend)
+
+
+async def test_what_came_with_the_handshake_or_was_left_by_a_read_is_handled_first() -> None:
+    async with open_pipe() as (near, far):
+        sealed = frames(b"surplus", b"more")
+        stream = EncryptedStream(near, ciphers()[1], remote_key=ALICE.public, surplus=sealed)
+        assert await stream.receive_some(3) == b"sur"
+        await far.send_eof()
+        got = bytearray()
+        await stream.receive_each(got.extend)
+        assert got == b"plusmore"
+
+
+async def test_an_end_within_a_frame_is_a_loss_however_it_is_read() -> None:
+    async with open_secure_pipe() as (_, bob, near, _):
+        await near.send_all(frames(b"cut off")[:-1])
+        await near.send_eof()
+        with pytest.raises(ConnectionLost, match="within an encrypted frame"):
+            await bob.receive_each(lambda data: None)
+
+
+async def test_a_forged_frame_ends_the_handling_for_good() -> None:
+    async with open_secure_pipe() as (_, bob, near, _):
+        await near.send_all(frames(b"x")[:-1] + b"\0")
+        with pytest.raises(AuthenticationFailed):
+            await bob.receive_each(lambda data: None)
+        with pytest.raises(RemoteProtocolError, match="failed before"):
+            await bob.receive_each(lambda data: None)
+
+
+async def test_what_a_handler_raises_leaves_and_the_stream_goes_on() -> None:
+    async with open_secure_pipe() as (alice, bob, near, _):
+        got = bytearray()
+
+        def handle(data: Data) -> None:
+            got.extend(data)
+            if got == b"one":
+                raise KeyError("one")
+
+        await alice.send_all(b"one")
+        with pytest.raises(KeyError):
+            await bob.receive_each(handle)
+        await alice.send_all(b"two")
+        await near.send_eof()
+        await bob.receive_each(handle)
+        assert got == b"onetwo"
+
+
+async def test_a_farewell_ends_the_handling_while_the_connection_stays() -> None:
+    async with open_talking() as (stream, _, far):
+        got = bytearray()
+        await far.send_all(b"last words.ignored")
+        for _ in range(2):
+            with trio.fail_after(5):
+                await stream.receive_each(got.extend)
+        assert got == b"last words"
+
+
+async def test_a_second_reader_is_refused_while_one_handles() -> None:
+    async with open_secure_pipe() as (_, bob, _, _), open_scope() as nursery:
+        nursery.start_soon(bob.receive_each, lambda data: None)
+        await trio.testing.wait_all_tasks_blocked()
+        for read in (bob.receive_some, lambda: bob.receive_each(lambda data: None)):
+            with pytest.raises(LocalProtocolError):
+                await read()

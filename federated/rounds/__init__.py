@@ -2,6 +2,6 @@
 
 Read them in this order: `messages` and `wire` (what members say), `gate` (what is let in), `events`
 (what goes into the machine and comes out), `committee` and `roster` (who there is), `collection` and
-`assembly` (the updates of a round), `ballots` and `agreement` (the vote), `voting`, `phases` and
-`machine`, which puts all of it together.
+`assembly` (the updates of a round), `ballots` and `agreement` (the vote), `voting` and `phases`,
+`archive` (what was certified before), and `machine`, which puts all of it together.
 """

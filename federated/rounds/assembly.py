@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from federated.rounds.committee import Committee
+from federated.rounds.committee import Membership, set_of
 from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Inputs, Screened
-from federated.rounds.messages import Block, Model, inputs_hash
+from federated.rounds.messages import MAX_LISTED, Block, Model, inputs_hash
 
 MAX_AGGREGATES = 16  # sets of updates aggregated in a round; after that we only trust a quorum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A block with the roots of its inputs: what a proposal is made of."""
+    """A block with the roots of its inputs, unless they are too many to list: a proposal's content."""
 
     block: Block
     roots: tuple[bytes, ...]
 
 
 class Assembly:
-    """The aggregates of one round; fewer than `minimum` updates leave the model as it is."""
+    """The aggregates of one round; fewer than `minimum` updates leave the model as it is.
 
-    def __init__(self, *, committee: Committee, round_number: int, base: Model, minimum: int) -> None:
-        self._committee = committee
+    `changes` goes up with what is learned.
+    """
+
+    def __init__(self, *, membership: Membership, round_number: int, base: Model, minimum: int) -> None:
+        self.changes = 0
+        self._membership = membership
         self._round = round_number
         self._base = base
         self._minimum = minimum
@@ -51,6 +55,7 @@ class Assembly:
         """What came of `ask`; what was never asked for is ignored."""
         if event.inputs not in self._asked:
             return
+        self.changes += 1
         match event:
             case Aggregated():
                 self._models[event.inputs] = event.model
@@ -80,7 +85,7 @@ class Assembly:
         found = []
         while inputs in self._screened:
             rules = dict(self._screened[inputs])
-            numbers = [(self._committee.number(item.peer), rules.get(item.root)) for item in inputs]
+            numbers = [(self._membership.number(item.peer), rules.get(item.root)) for item in inputs]
             found += [(number, rule) for number, rule in numbers if number is not None and rule is not None]
             inputs = self._without(inputs)
         return found
@@ -96,14 +101,14 @@ class Assembly:
 
     def _draft(self, inputs: Inputs, model: Model) -> Draft:
         roots = tuple(item.root for item in inputs)
-        numbers = [self._committee.number(item.peer) or 0 for item in inputs]
+        numbers = [self._membership.number(item.peer) or 0 for item in inputs]
         block = Block(
-            task=self._committee.task,
+            task=self._membership.task,
             round=self._round,
             base=self._base.digest,
             inputs=inputs_hash(roots),
-            participants=sum(1 << number for number in numbers),
+            participants=set_of(numbers),
             examples=sum(item.examples for item in inputs),
             model=model,
         )
-        return Draft(block=block, roots=roots)
+        return Draft(block=block, roots=roots if len(roots) <= MAX_LISTED else ())

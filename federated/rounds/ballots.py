@@ -147,6 +147,9 @@ class Ballots:
 
     def _quorum(self, view: int, choice: Choice, block: bytes) -> tuple[tuple[int, bytes], ...] | None:
         """The votes of a quorum for `block`, lowest members first."""
-        ballots = sorted(self.at(view).ballots[choice].items())
+        cast = self.at(view).ballots[choice]
+        if len(cast) < self._committee.quorum:
+            return None
+        ballots = sorted(cast.items())
         votes = tuple((member, signature) for member, (voted, signature) in ballots if voted == block)
         return votes[: self._committee.quorum] if len(votes) >= self._committee.quorum else None

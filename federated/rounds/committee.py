@@ -1,14 +1,28 @@
-"""Who votes on a task, how many votes decide, and who leads.
+"""Who takes part in a task, who votes in a round, how many votes decide, and who leads.
 
-With n members at most f = floor((n-1)/3) may lie, and floor((n+f)/2)+1 votes are a quorum: any two
-quorums share more than f members, so at least one that tells the truth. For n = 3f+1 that is 2f+1.
+With n voters at most f = floor((n-1)/3) may lie, and floor((n+f)/2)+1 votes are a quorum: any two
+quorums share more than f voters, so at least one that tells the truth. For n = 3f+1 that is 2f+1.
 Source: Castro and Liskov, "Practical Byzantine Fault Tolerance", 1999, section 4.
+
+In a task of more members than seats, each round has a committee of its own: the members whose ids
+have the lowest hashes under a seed made of the task, the round and the model certified before it.
+Nobody can choose an id to suit a seed, since the members are fixed before it is known.
+
+What that protects, and what not: a certificate is as good as the draw. It fixes the updates that count
+and the digest of what they make, as long as at most f of the committee lie, however many lie outside
+of it. A committee that has more liars than that can certify anything for its round. What it certified
+can be recomputed by whoever fetches the same updates, but nothing in the protocol acts on such a proof of
+fraud yet. A leader that lies may leave updates out, and with them has some influence on the next seed.
+
+A set of members is an integer here, bit i for member number i: as in `Block.participants`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from federated.rounds.messages import Certificate, Choice, Proof, Vote, vote_bytes
@@ -17,7 +31,10 @@ from p2p.peer_id import PeerId
 
 Verify = Callable[[PeerId, bytes, bytes], bool]  # (member, data, signature) → whether it is the member's
 
+KEPT_PANELS = 4  # the round in progress, the next ones while catching up
+
 _LEADER = b"atcp/leader/1\n"
+_COMMITTEE = b"atcp/committee/1\n"
 
 
 def verify_signature(peer: PeerId, data: bytes, signature: bytes) -> bool:
@@ -26,31 +43,64 @@ def verify_signature(peer: PeerId, data: bytes, signature: bytes) -> bool:
     return key is not None and key.verify(data, signature)
 
 
-class Committee:
+def numbers_in(members: int) -> list[int]:
+    """The numbers of the members in a set, ascending."""
+    found = []
+    while members:
+        lowest = members & -members
+        found.append(lowest.bit_length() - 1)
+        members ^= lowest
+    return found
+
+
+def set_of(numbers: Iterable[int]) -> int:
+    """The set of the members with these numbers, each given once."""
+    return sum(1 << number for number in numbers)
+
+
+@lru_cache(maxsize=64)
+def _places(members: tuple[PeerId, ...]) -> Mapping[PeerId, int]:
+    """The place of each member, which must have an id that contains its key."""
+    for member in members:
+        if member.public_key() is None:
+            raise InvalidInput(f"member {member} cannot vote: its id does not contain its key")
+    return {peer: at for at, peer in enumerate(members)}
+
+
+class Membership:
     """The members of a task in the order of their ids; a member's number is its place here.
 
     Raises `InvalidInput` for a member whose id does not contain its key: nobody could check its votes.
     """
 
-    def __init__(self, task: bytes, members: Sequence[PeerId], verify: Verify = verify_signature) -> None:
-        for member in members:
-            if member.public_key() is None:
-                raise InvalidInput(f"member {member} cannot vote: its id does not contain its key")
+    def __init__(self, task: bytes, members: Sequence[PeerId]) -> None:
         self.task = task
         self.members = tuple(sorted(members))
         self.size = len(self.members)
-        self.faults = (self.size - 1) // 3
-        self.quorum = (self.size + self.faults) // 2 + 1
-        self._numbers: Mapping[PeerId, int] = {peer: at for at, peer in enumerate(self.members)}
-        self._verify = verify
-        self._order: tuple[tuple[int, bytes, int], list[int]] = ((0, b"", 0), [])  # the last one asked for
+        self._numbers = _places(self.members)
 
     def number(self, peer: PeerId) -> int | None:
         """The member's number, None for a stranger."""
         return self._numbers.get(peer)
 
+    def peers(self, participants: int) -> tuple[PeerId, ...]:
+        """The members whose bits are set."""
+        known = participants & ((1 << self.size) - 1)
+        return tuple(self.members[number] for number in numbers_in(known))
+
+
+class Committee(Membership):
+    """Those who vote in a round, numbered like members: `Proof` and `Certificate` name these numbers."""
+
+    def __init__(self, task: bytes, members: Sequence[PeerId], verify: Verify = verify_signature) -> None:
+        super().__init__(task, members)
+        self.faults = (self.size - 1) // 3
+        self.quorum = (self.size + self.faults) // 2 + 1
+        self._verify = verify
+        self._order: tuple[tuple[int, bytes, int], list[int]] = ((0, b"", 0), [])  # the last one asked for
+
     def leader(self, round_number: int, base: bytes, view: int) -> int:
-        """Who leads a view: every member once in each `size` views, in an order that the base decides."""
+        """Who leads a view: every voter once in each `size` views, in an order that the base decides."""
         rotation, place = divmod(view - 1, self.size)
         key = (round_number, base, rotation)
         if self._order[0] != key:
@@ -60,28 +110,78 @@ class Committee:
         return self._order[1][place]
 
     def accepts_vote(self, member: int, vote: Vote) -> bool:
-        """Whether the signature is the member's."""
+        """Whether the signature is the voter's."""
         data = vote_bytes(self.task, vote.round, vote.view, vote.choice, vote.block)
         return self._verify(self.members[member], data, vote.signature)
 
     def accepts_proof(self, proof: Proof) -> bool:
-        """Whether a quorum of the members signed."""
+        """Whether a quorum signed."""
         data = vote_bytes(self.task, proof.round, proof.view, proof.choice, proof.block)
         return self._accepts(data, proof.votes)
 
     def accepts_certificate(self, certificate: Certificate) -> bool:
-        """Whether a quorum of the members signed."""
+        """Whether a quorum signed."""
         block = certificate.block
         data = vote_bytes(self.task, block.round, certificate.view, Choice.FINALIZE, block.hash)
         return block.task == self.task and self._accepts(data, certificate.votes)
 
-    def peers(self, participants: int) -> tuple[PeerId, ...]:
-        """The members whose bits are set."""
-        return tuple(peer for number, peer in enumerate(self.members) if participants >> number & 1)
-
     def _accepts(self, data: bytes, votes: Sequence[tuple[int, bytes]]) -> bool:
-        """Whether these are signatures over `data` by a quorum of distinct members; cheap checks first."""
+        """Whether these are signatures over `data` by a quorum of distinct voters; cheap checks first."""
         numbers = dict(votes)
         if len(numbers) != len(votes) or len(votes) < self.quorum or max(numbers) >= self.size:
             return False
         return all(self._verify(self.members[number], data, signature) for number, signature in votes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The committee of one round, and who its voters are among the members.
+
+    `members` has the member number of each voter; `voters` is the set of them.
+    """
+
+    committee: Committee
+    members: tuple[int, ...]
+    voters: int
+
+    def seat(self, member: int) -> int | None:
+        """The number in the committee of member number `member`, None when it does not vote."""
+        if not self.voters >> member & 1:
+            return None
+        return (self.voters & ((1 << member) - 1)).bit_count()
+
+
+class Electorate:
+    """Draws the committee of `seats` voters for each round; with as many members all of them vote."""
+
+    def __init__(self, membership: Membership, seats: int, verify: Verify = verify_signature) -> None:
+        self.is_drawn = seats < membership.size
+        self._membership = membership
+        self._seats = seats
+        self._verify = verify
+        self._panels: dict[tuple[int, bytes], Panel] = {}  # oldest first
+        self._everybody = self._panel(range(membership.size)) if not self.is_drawn else None
+
+    def panel(self, round_number: int, base: bytes) -> Panel:
+        """Who votes in a round; `base` is the digest of the model certified in the round before it."""
+        if self._everybody is not None:
+            return self._everybody
+        key = (round_number, base)
+        known = self._panels.get(key)
+        if known is None:
+            if len(self._panels) >= KEPT_PANELS:
+                del self._panels[next(iter(self._panels))]
+            known = self._panels[key] = self._panel(self._draw(round_number, base))
+        return known
+
+    def _draw(self, round_number: int, base: bytes) -> list[int]:
+        """The numbers of the members with the lowest hashes, ascending."""
+        task, members = self._membership.task, self._membership.members
+        seed = sha256(_COMMITTEE + task + struct.pack(">Q", round_number) + base).digest()
+        hashes = [sha256(seed + peer.raw).digest() for peer in members]
+        return sorted(sorted(range(len(members)), key=lambda number: hashes[number])[: self._seats])
+
+    def _panel(self, numbers: Sequence[int]) -> Panel:
+        members = [self._membership.members[number] for number in numbers]
+        committee = Committee(self._membership.task, members, self._verify)
+        return Panel(committee=committee, members=tuple(numbers), voters=set_of(numbers))

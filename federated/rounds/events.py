@@ -28,6 +28,7 @@ class Phase(Enum):
     VALIDATE = "validate"
     AGGREGATE = "aggregate"
     VOTE = "vote"
+    AWAIT = "await"
     CERTIFIED = "certified"
     FINISHED = "finished"
 
@@ -54,11 +55,13 @@ class Started:
 
     After a restart: `certificate` is the one in the checkpoint, `entries` is the journal in the
     order written. The checkpoint's model, and our own update when the journal has one, are at hand.
+    `history` has the certificates of earlier rounds, as far as they were kept, for members that are behind.
     """
 
     initial: Model
     certificate: Certificate | None = None
     entries: tuple[Body, ...] = ()
+    history: tuple[Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +304,7 @@ class Misbehaved:
 
     `commitment`: a reveal that does not match its commit. `size`: an update over the limit. `twice`:
     a second commit or reveal. `signature`: a vote, proof or certificate that is false.
+    `past`: a certificate that builds on another model than the one that was certified before it.
     `equivocation`: two proposals or votes that exclude each other.
     """
 

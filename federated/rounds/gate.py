@@ -17,6 +17,8 @@ from p2p.gossipsub.events import PubsubMessage, Verdict
 from p2p.peer_id import PeerId
 
 MAX_SEQS = 1024  # sequence numbers remembered of each member; ten a second over a message's lifetime
+MIN_SEQS = 64  # of many members fewer are: those say a few things a round
+ALL_SEQS = 1 << 16  # remembered in all; some 6 MB
 
 
 class Gate:
@@ -25,6 +27,7 @@ class Gate:
     def __init__(self, *, task: bytes, members: Sequence[PeerId], wall_clock: Callable[[], float]) -> None:
         self._task = task
         self._wall_clock = wall_clock
+        self._most = min(MAX_SEQS, max(MIN_SEQS, ALL_SEQS // max(1, len(members))))  # of one member
         self._seqs: dict[PeerId, dict[int, None]] = {member: {} for member in members}  # oldest first
 
     def judge(self, message: PubsubMessage) -> Verdict:
@@ -39,7 +42,7 @@ class Gate:
         if content.seq in seqs or not content.is_fresh(self._wall_clock()):
             return Verdict.IGNORE
         seqs[content.seq] = None
-        if len(seqs) > MAX_SEQS:
+        if len(seqs) > self._most:
             del seqs[next(iter(seqs))]
         return Verdict.ACCEPT
 

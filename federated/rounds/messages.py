@@ -22,8 +22,11 @@ HASH_SIZE = 32  # bytes; SHA-256
 SIGNATURE_SIZE = 64  # bytes; Ed25519, RFC 8032
 MAX_VIEW = 1 << 16  # views of one round; at one a second that is most of a day
 MAX_EXAMPLES = 1 << 40  # of one member in one round; far above any, and a sum is exact in a float64
-MAX_COUNT = 1 << 48  # bytes of a model, or examples of all members together
+MAX_COUNT = 1 << 50  # bytes of a model, or examples of all members together
+MAX_LISTED = 64  # update roots in a proposal; they take 2 of its 4 KiB
 NO_BLOCK = bytes(HASH_SIZE)  # what a vote to nullify names instead of a block
+
+LOW_BITS = (1 << 64) - 1  # of `participants`; tasks of up to 64 members need no others
 
 _COMMITMENT = b"atcp/commitment/1\n"
 _INPUTS = b"atcp/inputs/1\n"
@@ -75,9 +78,10 @@ class Block:
     @property
     def hash(self) -> bytes:
         """What votes name."""
-        numbers = struct.pack(">QQQQ", self.round, self.participants, self.examples, self.model.size)
+        low, high = self.participants & LOW_BITS, self.participants >> 64
+        numbers = struct.pack(">QQQQ", self.round, low, self.examples, self.model.size)
         hashes = self.task + self.base + self.inputs + self.model.digest + self.model.root
-        return sha256(_BLOCK + numbers + hashes).digest()
+        return sha256(_BLOCK + numbers + hashes + high.to_bytes((high.bit_length() + 7) // 8)).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,11 @@ class Reveal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
-    """The leader's block for `view`; `parent` is the view in which it was notarized before, or 0."""
+    """The leader's block for `view`; `parent` is the view in which it was notarized before, or 0.
+
+    `inputs` are the updates' roots, for whoever reads along; they are left out when there are more than
+    `MAX_LISTED`. Voters need only their hash, which is in the block.
+    """
 
     view: int
     parent: int
@@ -124,7 +132,7 @@ class Propose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """One member's vote; `signature` is over `vote_bytes`."""
+    """One voter's vote; `signature` is over `vote_bytes`."""
 
     round: int
     view: int
@@ -135,7 +143,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """A quorum's votes to notarize or nullify in a view: (member, signature), ascending."""
+    """A quorum's votes to notarize or nullify in a view: (number in the committee, signature), ascending."""
 
     round: int
     view: int

@@ -8,19 +8,27 @@
     AGGREGATE → the model of the valid ones      or a skipped round, when they are too few
     VOTE ─────→ decided                          see `federated.rounds.voting`
 
+Where a committee is drawn, a member that does not vote in this round goes from COMMIT to AWAIT:
+
+    AWAIT ────→ the certificate comes           its own update is revealed; others check and count it
+
 From COMMIT to VALIDATE a phase ends when the policy's share of the live members have answered and
 there is enough for a round that counts, or at its deadline; a member that is lost is not waited for,
 beyond the policy's grace for one that is started again.
-While fewer members are live than a vote needs no phase ends; when they are back it gets its time again.
+While fewer voters are live than a vote needs no phase ends; when they are back it gets its time again.
 AGGREGATE waits for our own computing, and goes on without its result at its deadline.
+
+What we said is said again every few seconds in a small task, so that all know who is live. In one
+with committees, only when the round takes longer than it should, and then at growing intervals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 
 from federated.rounds.collection import Collection, Status
+from federated.rounds.committee import Panel, numbers_in, set_of
 from federated.rounds.events import (
     Action,
     Aggregated,
@@ -66,45 +74,64 @@ ORDER = (
     Phase.AGGREGATE,
     Phase.VOTE,
 )
+WATCHED = (Phase.TRAIN, Phase.COMMIT, Phase.AWAIT)  # of a member that does not vote
+LAST = (Phase.VOTE, Phase.AWAIT)
+MAX_GAP = 16  # phases' deadlines between two repetitions, where they are rare
 SETTLED = (Status.HERE, Status.VALID, Status.REFUSED, Status.FAILED)
 
 
 class RoundInProgress:
-    """The round `number` on the model `base`; `entries` is its journal.
+    """The round `number` on the model `base`, decided by `panel`; `entries` is its journal.
 
     Every method ends with what follows from it; `take_actions` has it all, in order.
     """
 
-    def __init__(self, *, seat: Seat, number: int, base: Model, entries: Sequence[Body], now: float) -> None:
+    def __init__(
+        self, *, seat: Seat, panel: Panel, number: int, base: Model, entries: Sequence[Body], now: float
+    ) -> None:
         self.number = number
         self.base = base
         self.phase = Phase.TRAIN
         self.started = now
         self.seconds: dict[Phase, float] = {}  # by phase, of those that are over
+        self.panel = panel
+        self.repeat_at = inf  # when to say again what we said, where a committee is drawn
         self._seat = seat
         self._collection = Collection(
-            committee=seat.committee, round_number=number, base=base.digest, max_update=seat.max_update
+            membership=seat.membership, round_number=number, base=base.digest, max_update=seat.max_update
         )
-        self._voting = Voting(
-            seat=seat, number=number, base=base, collection=self._collection, entries=entries
-        )
+        self._voting: Voting | None = None  # None when we are not in the committee
+        me = panel.seat(seat.me)
+        if me is not None:
+            self._voting = Voting(
+                seat=seat,
+                panel=panel,
+                me=me,
+                number=number,
+                base=base,
+                collection=self._collection,
+                entries=entries,
+            )
+        self._order = WATCHED if me is None else ORDER
+        self._minimum = seat.minimum
+        self._gap = 0.0  # until the next repetition
         self._own = next((entry for entry in entries if isinstance(entry, Reveal)), None)
         self._training = self._own is None
         self._entered = now
         self._deadline = self._end_of(Phase.TRAIN, now)
-        self._held = False  # fewer members are live than a vote needs
+        self._held = False  # fewer voters are live than a vote needs
         self._reported: dict[tuple[PeerId, str], bool] = {}
         self._actions: list[Action] = []
         if self._own is None:
             self._actions.append(Train(round=number, base=base))
         else:
-            self._commit(self._own)
+            self._commit(self._own, now)
         self.advance(now)
 
     @property
     def certificate(self) -> Certificate | None:
-        """The decision, once there is one."""
-        return self._voting.certificate
+        """The decision, once we have come to one."""
+        return None if self._voting is None else self._voting.certificate
 
     def take_actions(self) -> list[Action]:
         """The actions since the last call."""
@@ -115,7 +142,7 @@ class RoundInProgress:
         """The result of an action of this round."""
         match event:
             case Trained():
-                self._handle_trained(event)
+                self._handle_trained(event, now)
             case TrainFailed():
                 self._training = False
             case Fetched(root=root):
@@ -124,20 +151,24 @@ class RoundInProgress:
                 self._collection.failed(root)
             case Validated(root=root, rule=rule):
                 self._collection.validated(root, rule)
-            case Aggregated() | Screened() | AggregateFailed():
+            case Aggregated() | Screened() | AggregateFailed() if self._voting is not None:
                 self._voting.handle_aggregate(event)
         self.advance(now)
 
     def handle_message(self, sender: int, body: Body, now: float) -> None:
         """A message of this round by member number `sender`."""
-        peer, rule = self._seat.committee.members[sender], None
+        peer, rule = self._seat.membership.members[sender], None
         match body:
             case Hello(base=base):
                 if base != self.base.digest and self._is_new(peer, "base"):
                     ours = self.base.digest
                     self._actions.append(DigestMismatch(round=self.number, peer=peer, ours=ours, theirs=base))
+            case Commit() if self._voting is None:
+                self._collection.count_commit(sender)
             case Commit():
                 rule = self._collection.add_commit(sender, body)
+            case _ if self._voting is None:
+                pass  # for those that vote
             case Reveal():
                 rule = self._collection.add_reveal(sender, body)
             case _:
@@ -148,13 +179,14 @@ class RoundInProgress:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due."""
-        if self.phase is Phase.VOTE:
+        if self.phase is Phase.VOTE and self._voting is not None:
             return self._voting.next_deadline()
-        return None if self._held else self._deadline
+        return None if self._held or self.phase is Phase.AWAIT else self._deadline
 
     def handle_timer(self, now: float) -> None:
         """Lets deadlines pass, and looks again who is live."""
-        self._voting.handle_timer(now)
+        if self._voting is not None:
+            self._voting.handle_timer(now)
         self.advance(now)
 
     def repeat(self, now: float) -> None:
@@ -165,12 +197,14 @@ class RoundInProgress:
             if self.phase is not Phase.COMMIT:
                 bodies.append(self._own)
         self._actions += [Publish(body=body) for body in bodies or [self.hello()]]
+        self._gap = min(2 * self._gap, MAX_GAP * self._seat.policy.phase_deadline_s)
+        self.repeat_at = now + self._gap if bodies else inf
         self.fetch_again(now)
         self.advance(now)
 
     def fetch_again(self, now: float) -> None:
         """Tries once more what could not be fetched."""
-        self._fetch(self._seat.roster.live(now), retry=True)
+        self._fetch(now, retry=True)
 
     def hello(self) -> Hello:
         """What we announce to whoever comes."""
@@ -178,10 +212,12 @@ class RoundInProgress:
 
     def has_model(self, block: Block) -> bool:
         """Whether the block's model is the base or was made here."""
-        return self._voting.has_model(block)
+        return block.model == self.base if self._voting is None else self._voting.has_model(block)
 
     def refused(self) -> list[tuple[int, str]]:
         """The members whose updates we refused, and the rules they broke."""
+        if self._voting is None:
+            return []
         return sorted(dict.fromkeys([*self._collection.refused(), *self._voting.screened()]))
 
     def stop_training(self) -> None:
@@ -197,7 +233,7 @@ class RoundInProgress:
 
     # our own update
 
-    def _handle_trained(self, event: Trained) -> None:
+    def _handle_trained(self, event: Trained, now: float) -> None:
         if self._own is not None or self.phase not in (Phase.TRAIN, Phase.COMMIT):
             return
         self._training = False
@@ -209,30 +245,34 @@ class RoundInProgress:
             examples=min(event.examples, MAX_EXAMPLES),
         )
         self._actions.append(WriteJournal(entries=(self._own,)))
-        self._commit(self._own)
+        self._commit(self._own, now)
 
-    def _commit(self, own: Reveal) -> None:
+    def _commit(self, own: Reveal, now: float) -> None:
         self._collection.add_commit(self._seat.me, self._commitment(own))
         self._actions.append(Publish(body=self._commitment(own)))
+        self._gap = max(self._seat.policy.phase_deadline_s, self._seat.policy.train_deadline_s / 2)
+        self.repeat_at = now + self._gap
 
     def _commitment(self, own: Reveal) -> Commit:
-        committee = self._seat.committee
-        value = commitment(committee.members[self._seat.me], committee.task, self.base.digest, own)
+        members = self._seat.membership
+        value = commitment(members.members[self._seat.me], members.task, self.base.digest, own)
         return Commit(round=self.number, commitment=value)
 
     # the phases
 
     def advance(self, now: float) -> None:
         """Goes through all phases that are over; to be called when other members are live than before."""
-        live = self._seat.roster.live(now)
-        if len(live) < self._seat.committee.quorum:
+        voters = self._seat.roster.live(now) & self.panel.voters
+        if voters.bit_count() < self.panel.committee.quorum:
             self._held = True
         elif self._held:
             self._held = False
             self._deadline = max(self._deadline, self._end_of(self.phase, now))
-        while self.phase is not Phase.VOTE and self._is_over(now):
-            self._enter(ORDER[ORDER.index(self.phase) + 1], now)
-        self._fetch(live, retry=False)
+        while self.phase not in LAST and self._is_over(now):
+            self._enter(self._order[self._order.index(self.phase) + 1], now)
+        if self._voting is None:
+            return
+        self._fetch(now, retry=False)
         for action in self._voting.advance(now):
             if isinstance(action, Misbehaved):
                 self._report(action)
@@ -242,56 +282,59 @@ class RoundInProgress:
     def _is_over(self, now: float) -> bool:
         """Whether the current phase has what it waits for, or its deadline has passed."""
         expired = now >= self._deadline and not self._held
-        collection, awaited = self._collection, self._seat.roster.awaited(now)
+        collection = self._collection
         match self.phase:
             case Phase.TRAIN:
                 return expired or not self._training
             case Phase.AGGREGATE:
-                return expired or self._voting.is_prepared()
+                return expired or self._voting is None or self._voting.is_prepared()
             case Phase.COMMIT:
-                idle = [self._seat.me] if self._own is None and not self._training else []
-                waiting = [member for member in awaited if member not in idle]
-                answered = useful = collection.committed()
+                idle = self._own is None and not self._training
+                waiting = self._seat.roster.awaited(now) & ~(idle << self._seat.me)
+                answered = useful = collection.committed
             case Phase.REVEAL:
-                waiting = [member for member in collection.committed() if member in awaited]
-                answered = useful = collection.revealed()
+                waiting = collection.committed & self._seat.roster.awaited(now)
+                answered = useful = collection.revealed
             case Phase.FETCH:
-                waiting = [member for member in collection.revealed() if member in awaited]
-                settled = collection.with_status(*SETTLED)
-                answered = [member for member in settled if not self._may_yet_come(member, now)]
+                waiting = collection.revealed & self._seat.roster.awaited(now)
+                answered = collection.with_status(*SETTLED) & ~self._may_yet_come(now)
                 useful = collection.with_status(Status.HERE, Status.VALID)
             case _:
                 waiting = collection.with_status(Status.HERE, Status.VALID)
                 answered = useful = collection.with_status(Status.VALID)
         if self._held:
             return False
-        needed = ceil(self._seat.policy.quorum * len(waiting) - ROUNDING)
-        enough = sum(member in answered for member in waiting) >= needed
-        return expired or (enough and len(useful) >= self._seat.minimum)
+        needed = ceil(self._seat.policy.quorum * waiting.bit_count() - ROUNDING)
+        enough = (waiting & answered).bit_count() >= needed
+        return expired or (enough and useful.bit_count() >= self._minimum)
 
-    def _may_yet_come(self, member: int, now: float) -> bool:
-        """Whether the update could not be fetched for want of its owner, who has grace to come back.
+    def _may_yet_come(self, now: float) -> int:
+        """The members whose updates could not be fetched for want of them, and who have grace to come back.
 
         The first failure may be how we learn that the owner is gone, so one is never enough.
         """
-        if not self._seat.policy.grace_s or self._collection.status(member) is not Status.FAILED:
-            return False
-        return self._collection.attempts(member) == 1 or not self._seat.roster.is_live(member, now)
+        if not self._seat.policy.grace_s:
+            return 0
+        failed = self._collection.with_status(Status.FAILED)
+        once = [member for member in numbers_in(failed) if self._collection.attempts(member) == 1]
+        return failed & (set_of(once) | ~self._seat.roster.live(now))
 
     def _enter(self, phase: Phase, now: float) -> None:
         self._finish_phase(now)
         self.phase = phase
         self._deadline = self._end_of(phase, self.started if phase is Phase.COMMIT else now)
         match phase:
-            case Phase.REVEAL:
+            case Phase.REVEAL | Phase.AWAIT:
                 self._collection.close()
                 if self._own is not None:
                     self._collection.add_reveal(self._seat.me, self._own)
                     self._actions.append(Publish(body=self._own))
+                    self._gap = self._seat.policy.phase_deadline_s
+                    self.repeat_at = now + self._gap
                 self.stop_training()
-            case Phase.AGGREGATE:
+            case Phase.AGGREGATE if self._voting is not None:
                 self._voting.prepare()
-            case Phase.VOTE:
+            case Phase.VOTE if self._voting is not None:
                 self._voting.start(now)
             case _:
                 pass
@@ -307,10 +350,10 @@ class RoundInProgress:
         training = policy.train_deadline_s if phase in (Phase.TRAIN, Phase.COMMIT) else 0.0
         return start + training + (0.0 if phase is Phase.TRAIN else policy.phase_deadline_s)
 
-    def _fetch(self, live: Sequence[int], *, retry: bool) -> None:
-        if self.phase not in (Phase.TRAIN, Phase.COMMIT):
-            holders = [member for member in live if member != self._seat.me]
-            self._actions += self._collection.fetches(holders, self._voting.checking, retry)
+    def _fetch(self, now: float, *, retry: bool) -> None:
+        if self._voting is not None and self.phase not in (Phase.TRAIN, Phase.COMMIT):
+            live = self._seat.roster.live(now) & ~(1 << self._seat.me)
+            self._actions += self._collection.fetches(live, self.panel.voters, self._voting.checking, retry)
 
     def _report(self, action: Misbehaved) -> None:
         """Tells of a broken rule once a round, however often it is broken."""

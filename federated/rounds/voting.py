@@ -22,6 +22,7 @@ from federated.rounds.agreement import (
 )
 from federated.rounds.assembly import Assembly, Draft
 from federated.rounds.collection import Collection, Status
+from federated.rounds.committee import Panel, numbers_in
 from federated.rounds.events import (
     Action,
     Aggregated,
@@ -33,28 +34,40 @@ from federated.rounds.events import (
     Screened,
     WriteJournal,
 )
-from federated.rounds.messages import Block, Body, Certificate, Model, Propose
+from federated.rounds.messages import Block, Body, Certificate, Model, Propose, inputs_hash
 from federated.rounds.roster import Seat
 
 MIN_VIEWS = 8  # views before a round is given up, also when a few members have led in fewer
 
 
 class Voting:
-    """Our part in the agreement on one round; `entries` is the round's journal."""
+    """Our part in the agreement on one round; `entries` is the round's journal.
+
+    `me` is our number in the committee of `panel`; elsewhere here, numbers are those of members.
+    """
 
     def __init__(
-        self, *, seat: Seat, number: int, base: Model, collection: Collection, entries: Sequence[Body]
+        self,
+        *,
+        seat: Seat,
+        panel: Panel,
+        me: int,
+        number: int,
+        base: Model,
+        collection: Collection,
+        entries: Sequence[Body],
     ) -> None:
         self.certificate: Certificate | None = None
         self._seat = seat
+        self._panel = panel
         self._number = number
         self._collection = collection
         self._assembly = Assembly(
-            committee=seat.committee, round_number=number, base=base, minimum=seat.minimum
+            membership=seat.membership, round_number=number, base=base, minimum=seat.minimum
         )
         self._agreement = Agreement(
-            committee=seat.committee,
-            me=seat.me,
+            committee=panel.committee,
+            me=me,
             round_number=number,
             base=base.digest,
             sign=seat.sign,
@@ -62,27 +75,34 @@ class Voting:
             period=seat.period,
         )
         self._agreement.restore(entries)
-        self._last_resort = max(MIN_VIEWS, seat.committee.size) + 1  # from this view on, only a skip
+        self._last_resort = max(MIN_VIEWS, panel.committee.size) + 1  # from this view on, only a skip
         self._started = False
         self._candidates: Inputs = ()
+        self._prepared = False
+        self._drafted = (0, 0)  # the view and what was known when a proposal was not ready
+        self._judged: tuple[Propose, int, int, int] | None = None  # what a verdict was sought on in vain
         self._wanted: tuple[int, Inputs] | None = None  # the view that waits for our proposal
         self._check: Propose | None = None  # the proposal that waits for our verdict
         self._actions: list[Action] = []
 
     @property
-    def checking(self) -> tuple[int, ...]:
-        """The members whose updates are needed to check a proposal."""
-        return () if self._check is None else self._participants(self._check.block)
+    def checking(self) -> int:
+        """The set of the members whose updates are needed to check a proposal."""
+        return 0 if self._check is None else self._check.block.participants
 
     def prepare(self) -> None:
         """Settles what we propose: asks for the aggregate of what is valid now."""
         self._candidates = self._collection.inputs(self._collection.candidates())
-        self._actions += self._assembly.ask(self._candidates)
+        self._look()
 
     def is_prepared(self) -> bool:
         """Whether we know what our candidates come to."""
+        return self._prepared
+
+    def _look(self) -> None:
+        """Asks for what our candidates come to, as often as screening leaves some out."""
         self._actions += self._assembly.ask(self._candidates)
-        return self._assembly.draft(self._candidates) is not None
+        self._prepared = self._assembly.draft(self._candidates) is not None
 
     def start(self, now: float) -> None:
         """Begins to vote."""
@@ -90,12 +110,15 @@ class Voting:
         self._absorb(self._agreement.start(now), now)
 
     def handle_message(self, sender: int, body: Body, now: float) -> None:
-        """A proposal, vote or proof, also before the start."""
-        self._absorb(self._agreement.handle_message(sender, body, now), now)
+        """A proposal, vote or proof of member number `sender`, also before the start."""
+        voter = self._panel.seat(sender)
+        if voter is not None:
+            self._absorb(self._agreement.handle_message(voter, body, now), now)
 
     def handle_aggregate(self, event: Aggregated | Screened | AggregateFailed) -> None:
         """What came of an `Aggregate`."""
         self._assembly.handle(event)
+        self._look()
 
     def handle_timer(self, now: float) -> None:
         """Lets the agreement's deadlines pass."""
@@ -127,14 +150,19 @@ class Voting:
             self._absorb(actions, now)
             if actions:
                 return True
-        if self._wanted is not None:
+        if self._wanted is not None and self._drafted != (self._wanted[0], self._assembly.changes):
+            self._drafted = (self._wanted[0], self._assembly.changes)
             draft = self._draft(*self._wanted)
             if draft is not None:
                 view, self._wanted = self._wanted[0], None
                 self._absorb(self._agreement.propose(view, draft.block, draft.roots, now), now)
                 return True
         if self._check is not None:
-            proposal, verdict = self._check, self._verdict(self._check)
+            proposal, known = self._check, (self._collection.changes, self._assembly.changes)
+            if self._judged == (proposal, *known, self._agreement.view):
+                return False  # nothing was learned since it was looked at
+            self._judged = (proposal, *known, self._agreement.view)
+            verdict = self._verdict(proposal)
             if verdict is not None:
                 self._check = None
                 self._absorb(self._agreement.handle_checked(proposal.block.hash, verdict, now), now)
@@ -146,9 +174,9 @@ class Voting:
 
         Once each member could have led, those without an update are waited for too.
         """
-        leader, me = self._agreement.leader, self._seat.me
-        behind = leader != me and leader not in self._collection.revealed()
-        first = self._agreement.view <= self._seat.committee.size
+        leader, me = self._panel.members[self._agreement.leader], self._seat.me
+        behind = leader != me and not self._collection.revealed >> leader & 1
+        first = self._agreement.view <= self._panel.committee.size
         return (behind and first) or not self._seat.roster.is_live(leader, now)
 
     def _absorb(self, actions: Sequence[AgreementAction], now: float) -> None:
@@ -163,14 +191,14 @@ class Voting:
                 case Decided(certificate=certificate):
                     self.certificate = certificate
                 case Offence(member=member, rule=rule):
-                    peer = self._seat.committee.members[member]
+                    peer = self._panel.committee.members[member]
                     self._actions.append(Misbehaved(round=self._number, peer=peer, rule=rule))
 
     # what we propose
 
     def _selection(self, view: int, now: float) -> Inputs:
-        live = self._seat.committee.peers(sum(1 << member for member in self._seat.roster.live(now)))
-        present = tuple(item for item in self._candidates if item.peer in live)
+        live, number = self._seat.roster.live(now), self._seat.membership.number
+        present = tuple(item for item in self._candidates if live >> (number(item.peer) or 0) & 1)
         return present if view > 1 and len(present) >= self._seat.minimum else self._candidates
 
     def _draft(self, view: int, inputs: Inputs) -> Draft | None:
@@ -186,12 +214,12 @@ class Voting:
         block = proposal.block
         if block.skipped:
             return self._skip_verdict(proposal)
-        numbers = self._participants(block)
+        numbers = numbers_in(block.participants)
         inputs = self._collection.inputs(numbers)
-        if len(inputs) < block.participants.bit_count():
-            return None if numbers and numbers[-1] < self._seat.committee.size else False
+        if len(inputs) < len(numbers):
+            return None if numbers[-1] < self._seat.membership.size else False
         statuses = [self._collection.status(number) for number in numbers]
-        if tuple(item.root for item in inputs) != proposal.inputs or Status.REFUSED in statuses:
+        if inputs_hash(tuple(item.root for item in inputs)) != block.inputs or Status.REFUSED in statuses:
             return False
         if any(status is not Status.VALID for status in statuses):
             return None
@@ -200,8 +228,8 @@ class Voting:
         if draft is None:
             return None
         ours, theirs = draft.block.model.digest, block.model.digest
-        if ours != theirs and draft.roots == proposal.inputs:
-            peer = self._seat.committee.members[self._agreement.leader]
+        if ours != theirs and draft.block.inputs == block.inputs:
+            peer = self._panel.committee.members[self._agreement.leader]
             self._actions.append(DigestMismatch(round=self._number, peer=peer, ours=ours, theirs=theirs))
         return draft.block == block
 
@@ -211,8 +239,3 @@ class Voting:
         ours = self._assembly.draft(self._candidates)
         too_few = ours is not None and ours.block.skipped
         return True if too_few or self._agreement.view >= self._last_resort else None
-
-    def _participants(self, block: Block) -> tuple[int, ...]:
-        return tuple(
-            number for number in range(block.participants.bit_length()) if block.participants >> number & 1
-        )

@@ -2,7 +2,8 @@
 
 The map holds `kind`, `task`, `round`, `seq`, `expiry` and the fields of the body. Decoding refuses
 unknown and missing keys, wrong types, lengths and ranges, and every other encoding than our own.
-Lists are one blob of fixed-size items: update roots (32 bytes), votes (member index, signature).
+Lists are one blob of fixed-size items: update roots (32 bytes), votes (number in the committee, signature).
+Participants are an integer up to 2^64 - 1, and above, in tasks of more members, its bytes, big-endian.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
@@ -14,11 +15,13 @@ from typing import Any
 
 import msgpack
 
-from federated.manifest import MAX_MEMBERS, MAX_ROUNDS
+from federated.manifest import MAX_COMMITTEE, MAX_MEMBERS, MAX_ROUNDS
 from federated.rounds.messages import (
     HASH_SIZE,
+    LOW_BITS,
     MAX_COUNT,
     MAX_EXAMPLES,
+    MAX_LISTED,
     MAX_VIEW,
     NO_BLOCK,
     SIGNATURE_SIZE,
@@ -42,7 +45,7 @@ from p2p.errors import LocalProtocolError
 MAX_MESSAGE = 4096  # bytes; gossip carries announcements only
 MAX_TIME = 1 << 40  # unix seconds; some 35 000 years
 MAX_SEQ = (1 << 63) - 1
-VOTE_SIZE = 1 + SIGNATURE_SIZE  # bytes; member index and signature
+VOTE_SIZE = 1 + SIGNATURE_SIZE  # bytes; number in the committee and signature
 
 
 def encode(message: Message) -> bytes:
@@ -112,7 +115,7 @@ def _list(item: int, least: int) -> Callable[[Any], bool]:
     return lambda value: (
         type(value) is bytes
         and len(value) % item == 0
-        and least <= len(value) // item <= MAX_MEMBERS
+        and least <= len(value) // item <= MAX_COMMITTEE
         and all(first < second for first, second in pairwise(_split(value, item)))
     )
 
@@ -122,7 +125,14 @@ def _is_votes(value: Any) -> bool:
     if not _list(VOTE_SIZE, 1)(value):
         return False
     indexes = value[::VOTE_SIZE]
-    return indexes[-1] < MAX_MEMBERS and len(frozenset(indexes)) == len(indexes)
+    return indexes[-1] < MAX_COMMITTEE and len(frozenset(indexes)) == len(indexes)
+
+
+def _is_participants(value: Any) -> bool:
+    """Whether the value is the bits of a set of members, in its one form."""
+    if type(value) is bytes:
+        return 64 < 8 * len(value) <= MAX_MEMBERS and value[0] != 0
+    return type(value) is int and 0 <= value <= LOW_BITS
 
 
 def _split(value: bytes, size: int) -> list[bytes]:
@@ -141,7 +151,7 @@ _HEAD: Mapping[str, Callable[[Any], bool]] = {
 }
 _BLOCK_RULES: Mapping[str, Callable[[Any], bool]] = {
     "base": _HASH,
-    "participants": _integer(0, (1 << MAX_MEMBERS) - 1),
+    "participants": _is_participants,
     "examples": _COUNT,
     "digest": _HASH,
     "root": _HASH,
@@ -177,7 +187,7 @@ def _fields(body: Body) -> tuple[str, dict[str, Any]]:
             return "reveal", {**fields, "examples": body.examples}
         case Propose(block=block):
             numbers = {"view": body.view, "parent": body.parent}
-            return "propose", {**numbers, **_block_fields(block), "inputs": b"".join(body.inputs)}
+            return "propose", {**numbers, **_block_fields(block), "inputs": _listed(body)}
         case Vote():
             return "vote", {**_ballot_fields(body), "signature": body.signature}
         case Proof():
@@ -191,9 +201,16 @@ def _ballot_fields(body: Vote | Proof) -> dict[str, Any]:
     return {"view": body.view, "choice": int(body.choice), "block": body.block}
 
 
+def _listed(body: Propose) -> bytes:
+    """The roots of a proposal's updates, or their hash when they are too many to list."""
+    many = body.block.participants.bit_count() > MAX_LISTED
+    return body.block.inputs if many else b"".join(body.inputs)
+
+
 def _block_fields(block: Block) -> dict[str, Any]:
-    model = block.model
-    fields = {"base": block.base, "participants": block.participants, "examples": block.examples}
+    model, members = block.model, block.participants
+    bits = members if members <= LOW_BITS else members.to_bytes((members.bit_length() + 7) // 8)
+    fields = {"base": block.base, "participants": bits, "examples": block.examples}
     return {**fields, "digest": model.digest, "root": model.root, "size": model.size}
 
 
@@ -205,13 +222,18 @@ def _votes(value: bytes) -> tuple[tuple[int, bytes], ...]:
     return tuple((item[0], item[1:]) for item in _split(value, VOTE_SIZE))
 
 
+def _participants(values: dict[str, Any]) -> int:
+    value = values["participants"]
+    return int.from_bytes(value) if type(value) is bytes else int(value)
+
+
 def _block(values: dict[str, Any], inputs: bytes) -> Block:
     block = Block(
         task=values["task"],
         round=values["round"],
         base=values["base"],
         inputs=inputs,
-        participants=values["participants"],
+        participants=_participants(values),
         examples=values["examples"],
         model=Model(digest=values["digest"], root=values["root"], size=values["size"]),
     )
@@ -226,11 +248,15 @@ def _block(values: dict[str, Any], inputs: bytes) -> Block:
 
 def _propose(values: dict[str, Any]) -> Propose:
     inputs = tuple(_split(values["inputs"], HASH_SIZE))
-    if values["participants"].bit_count() != len(inputs):
-        raise MessageError("a proposal has one update of each participant")
+    count = _participants(values).bit_count()
+    if len(inputs) != (count if count <= MAX_LISTED else 1):
+        raise MessageError("a proposal has one update of each participant, or the hash of many")
     if values["parent"] >= values["view"]:
         raise MessageError("a proposal's parent is an earlier view")
-    block = _block(values, inputs_hash(inputs))
+    if count <= MAX_LISTED:
+        block = _block(values, inputs_hash(inputs))
+    else:
+        block, inputs = _block(values, inputs[0]), ()
     return Propose(view=values["view"], parent=values["parent"], block=block, inputs=inputs)
 
 

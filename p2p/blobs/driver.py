@@ -116,7 +116,7 @@ class Blobs:
 
     async def _stored(self, call: Callable[[], T]) -> T:
         """The result of a call on the store; files are read and written in a worker thread."""
-        return call() if self.store.in_memory else await trio.to_thread.run_sync(call)
+        return await trio.to_thread.run_sync(call) if self.store.blocking else call()
 
     async def _transfer(self, root: bytes, transfer: Transfer) -> bytes:
         """Runs one fetch to its end."""

@@ -1,10 +1,9 @@
 """The blobs this peer holds: in a folder, or in memory without one.
 
-A file is named by its root in hexadecimal, written under another name first and then renamed. It is
-not synced: after a crash it is whole, absent or torn, and a torn one is found when it is read, since
-nothing leaves the store without having been hashed. Over its capacity the store forgets what was
-used least recently. Calls may come from several threads; those on a folder read and write files, so
-an event loop makes them in a worker thread (see `in_memory`).
+A file is named by its root in hexadecimal. It is not synced: after a crash it is whole, absent or torn,
+and a torn one is found when it is read, since nothing leaves the store without having been hashed.
+Over its capacity the store forgets what was used least recently. Calls may come from several threads;
+an event loop makes those that read and write files in a worker thread (see `blocking`).
 """
 
 from __future__ import annotations
@@ -14,46 +13,48 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p2p.blobs.merkle import CHUNK_SIZE, HASH_SIZE, MerkleTree, chunk_count, chunk_length, leaf_hash, split
 from p2p.blobs.wire import MAX_BLOB, Chunk
 from p2p.errors import InvalidInput, LocalProtocolError
 
+if TYPE_CHECKING:
+    from p2p.files import Files
+
 MAX_BLOBS = 4096  # blobs in one store, whatever their sizes; bounds the index, and the files of a folder
-_TEMPORARY = ".partial"
 
 
 @dataclass(slots=True)
 class _Entry:
     size: int  # bytes
-    data: bytes | None  # None: in the folder
+    data: bytes | None  # None: in a file
     tree: MerkleTree | None = None  # None: not needed yet
 
 
 class BlobStore:
-    """At most `capacity` bytes of blobs by their roots, in `directory` or in memory.
+    """At most `capacity` bytes of blobs by their roots, in `files` or in memory.
 
-    Raises `InvalidInput` when the folder cannot be used. The calls that touch files raise `OSError`.
+    Raises `InvalidInput` when the files cannot be used. The calls that touch files raise `OSError`.
     """
 
-    def __init__(self, directory: Path | None, capacity: int) -> None:
+    def __init__(self, files: Files | None, capacity: int) -> None:
         self.capacity = capacity  # bytes of content
-        self._directory = directory
+        self._files = files
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # least recently used first
         self._used = 0  # bytes
         self._lock = threading.Lock()
-        if directory is not None:
+        if files is not None:
             try:
-                directory.mkdir(parents=True, exist_ok=True)
-                self._list_files(directory)
+                files.make()
+                self._take_over(files)
             except OSError as exc:
-                raise InvalidInput(f"cannot use the folder {directory}: {exc.strerror}") from exc
+                raise InvalidInput(f"cannot use the folder {files}: {exc.strerror}") from exc
 
     @property
-    def in_memory(self) -> bool:
-        """Whether every call returns without touching a file."""
-        return self._directory is None
+    def blocking(self) -> bool:
+        """Whether calls take time, since they read and write files of the system."""
+        return self._files is not None and self._files.blocking
 
     def __contains__(self, root: bytes) -> bool:
         return root in self._entries
@@ -69,11 +70,13 @@ class BlobStore:
         tree = MerkleTree([leaf_hash(chunk) for chunk in split(data)])
         root = tree.root
         with self._lock:
-            if root not in self._entries:
+            entry = self._entries.get(root)
+            if entry is None or entry.tree is None:  # what an earlier process left may be torn: replaced
+                self._discard(root)
                 self._make_room(len(data))
-                if self._directory is not None:
-                    self._write(root, data)
-                kept = data if self._directory is None else None
+                if self._files is not None:
+                    self._files.write(root.hex(), data)
+                kept = data if self._files is None else None
                 self._entries[root] = _Entry(size=len(data), data=kept, tree=tree)
                 self._used += len(data)
             self._entries.move_to_end(root)
@@ -84,7 +87,7 @@ class BlobStore:
         with self._open(root) as entry:
             if entry is None or entry.data is not None:
                 return entry.data if entry is not None else None
-            data = self._path(root).read_bytes()
+            data = self._read(root, 0, entry.size + 1)
             if (
                 len(data) != entry.size
                 or MerkleTree([leaf_hash(chunk) for chunk in split(data)]).root != root
@@ -125,33 +128,24 @@ class BlobStore:
         start, length = index * CHUNK_SIZE, chunk_length(entry.size, index)
         if entry.data is not None:
             return entry.data[start : start + length]
-        with self._path(root).open("rb") as file:
-            file.seek(start)
-            data = file.read(length)
+        data = self._read(root, start, length)
         if leaf_hash(data) != leaf:
             raise _DamagedError
         return data
 
     def _read_tree(self, root: bytes) -> MerkleTree:
         """The tree of a file that was here before this process, one chunk in memory at a time."""
-        leaves = []
-        with self._path(root).open("rb") as file:
-            while chunk := file.read(CHUNK_SIZE):
-                leaves.append(leaf_hash(chunk))
+        leaves: list[bytes] = []
+        while chunk := self._read(root, len(leaves) * CHUNK_SIZE, CHUNK_SIZE):
+            leaves.append(leaf_hash(chunk))
         tree = MerkleTree(leaves)
         if tree.root != root:
             raise _DamagedError
         return tree
 
-    def _write(self, root: bytes, data: bytes) -> None:
-        path = self._path(root)
-        partial = path.with_suffix(_TEMPORARY)
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+    def _read(self, root: bytes, offset: int, length: int) -> bytes:
+        assert self._files is not None
+        return self._files.read(root.hex(), offset, length)
 
     def _make_room(self, size: int) -> None:
         while self._entries and (self._used + size > self.capacity or len(self._entries) >= MAX_BLOBS):
@@ -162,26 +156,16 @@ class BlobStore:
         if entry is None:
             return
         self._used -= entry.size
-        if entry.data is None:
-            self._path(root).unlink(missing_ok=True)
+        if self._files is not None:
+            self._files.remove(root.hex())
 
-    def _list_files(self, directory: Path) -> None:
-        """Takes over what an earlier process left, oldest first; unfinished writes are removed."""
-        found = []
-        for path in directory.iterdir():
-            if path.suffix == _TEMPORARY:
-                path.unlink(missing_ok=True)
-            elif _is_root(path.name) and path.is_file():
-                status = path.stat()
-                found.append((status.st_mtime_ns, path.name, status.st_size))
-        for _, name, size in sorted(found):
-            self._entries[bytes.fromhex(name)] = _Entry(size=size, data=None)
-            self._used += size
+    def _take_over(self, files: Files) -> None:
+        """Takes over what an earlier process left, oldest first."""
+        for name, size in files.entries():
+            if _is_root(name):
+                self._entries[bytes.fromhex(name)] = _Entry(size=size, data=None)
+                self._used += size
         self._make_room(0)
-
-    def _path(self, root: bytes) -> Path:
-        assert self._directory is not None
-        return self._directory / root.hex()
 
 
 class _DamagedError(Exception):

@@ -24,10 +24,9 @@ from p2p.dialing.race import Race
 from p2p.dialing.resolver import Resolution, has_name
 from p2p.errors import ConnectionLost, DialFailed, InvalidAddress, P2PError
 from p2p.peer_id import PeerId
-from p2p.stream import ByteStream, Transport
-from p2p.yamux import YamuxConnection
+from p2p.stream import ByteStream, MuxedConnection, Transport
 
-UpgradeOutbound = Callable[[ByteStream, PeerId], Awaitable[YamuxConnection]]
+UpgradeOutbound = Callable[[ByteStream, PeerId], Awaitable[MuxedConnection]]
 
 
 class Dialer:
@@ -47,7 +46,7 @@ class Dialer:
         """The transport that can dial `address`, and listen on it."""
         return next((transport for transport in self.transports if transport.can_dial(address)), None)
 
-    async def dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> tuple[Multiaddr, YamuxConnection]:
+    async def dial(self, peer: PeerId, addresses: Sequence[Multiaddr]) -> tuple[Multiaddr, MuxedConnection]:
         """(address, connection) of the first address that leads to `peer`. Raises `DialFailed`.
 
         Nothing runs in the connection yet; whoever gets it closes it.
@@ -92,7 +91,7 @@ class _Dial:
         self._resolution = Resolution(names, peer)
         self._add([address for address in addresses if not has_name(address)])
 
-    async def run(self) -> tuple[Multiaddr, YamuxConnection] | None:
+    async def run(self) -> tuple[Multiaddr, MuxedConnection] | None:
         """The winner of the race, or None."""
         if self._resolution.done and (only := self._plan.only()) is not None:
             with suppress(P2PError):  # one runner needs no referee, whose tasks cost 0.1 ms
@@ -159,7 +158,7 @@ class _Dial:
         if self._num_refused <= MAX_DIALED_ADDRESSES:
             self._reasons.append(reason)
 
-    async def _attempt(self, address: Multiaddr) -> YamuxConnection:
+    async def _attempt(self, address: Multiaddr) -> MuxedConnection:
         """Connects and upgrades. Raises `ConnectionLost` with the address and the reason."""
         backoff = self._dialer.backoff
         async with self._dialer.slots:
@@ -175,7 +174,7 @@ class _Dial:
         backoff.succeeded(address)
         return muxed
 
-    async def _connect(self, address: Multiaddr) -> YamuxConnection:
+    async def _connect(self, address: Multiaddr) -> MuxedConnection:
         transport = self._dialer.transport(address)
         assert transport is not None  # or it would not be in the plan
         raw: ByteStream | None = None

@@ -6,7 +6,8 @@ Source: libp2p/specs pubsub/gossipsub/gossipsub-v1.0.md, "Message Cache".
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from itertools import islice
 
 from p2p.gossipsub.wire import Message
 from p2p.peer_id import PeerId
@@ -30,6 +31,11 @@ class SeenCache:
         """Whether `message_id` was added less than `ttl` seconds ago."""
         return self._expiry.get(message_id, now) > now
 
+    def missing(self, message_ids: Iterable[bytes], now: float) -> list[bytes]:
+        """Those that were not added lately, each once, in their order."""
+        expiry = self._expiry
+        return [each for each in dict.fromkeys(message_ids) if expiry.get(each, now) <= now]
+
     def add(self, message_id: bytes, now: float) -> None:
         """Remembers `message_id` from now on; a repetition does not prolong it."""
         self.expire(now)
@@ -48,12 +54,6 @@ class SeenCache:
             del self._expiry[oldest]
 
 
-@dataclass(slots=True)
-class _Entry:
-    message: Message
-    sent: dict[PeerId, int] = field(default_factory=dict)  # times that a peer got it by IWANT
-
-
 class MessageHistory:
     """The messages of the last heartbeats, in windows: the newest `gossip` of them are advertised."""
 
@@ -61,45 +61,48 @@ class MessageHistory:
         self._gossip = gossip
         self._retransmissions = retransmissions
         self._capacity = capacity  # bytes
-        self._entries: dict[bytes, _Entry] = {}  # oldest first
-        self._windows: deque[list[bytes]] = deque([[] for _ in range(length)])  # newest first
+        self._windows: deque[dict[bytes, Message]] = deque({} for _ in range(length))  # newest first
+        self._sent: dict[bytes, dict[PeerId, int]] = {}  # id → times that a peer got it by IWANT
         self._size = 0  # bytes
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._windows))
 
     def put(self, message_id: bytes, message: Message) -> None:
         """Keeps a message that is not here yet; when there are too many bytes the oldest ones go."""
-        self._entries[message_id] = _Entry(message)
-        self._windows[0].append(message_id)
+        self._windows[0][message_id] = message
         self._size += len(message.raw)
         while self._size > self._capacity:
-            self._drop(next(iter(self._entries)))
+            window = next(window for window in reversed(self._windows) if window)
+            oldest = next(iter(window))
+            self._forget(oldest, window.pop(oldest))
 
     def retransmit(self, message_id: bytes, peer: PeerId) -> Message | None:
         """The message for a peer that asked for it; None when it is gone or was asked for too often."""
-        entry = self._entries.get(message_id)
-        if entry is None or entry.sent.get(peer, 0) >= self._retransmissions:
+        message = next((window[message_id] for window in self._windows if message_id in window), None)
+        if message is None:
             return None
-        entry.sent[peer] = entry.sent.get(peer, 0) + 1
-        return entry.message
+        sent = self._sent.setdefault(message_id, {})
+        if sent.get(peer, 0) >= self._retransmissions:
+            return None
+        sent[peer] = sent.get(peer, 0) + 1
+        return message
 
     def advertised(self, topic: str) -> list[bytes]:
         """Ids of the recent messages of `topic`, newest window first."""
         return [
             message_id
-            for window in list(self._windows)[: self._gossip]
-            for message_id in window
-            if (entry := self._entries.get(message_id)) is not None and entry.message.topic == topic
+            for window in islice(self._windows, self._gossip)
+            for message_id, message in window.items()
+            if message.topic == topic
         ]
 
     def shift(self) -> None:
         """One heartbeat passed: the oldest window is forgotten."""
-        for message_id in self._windows.pop():
-            self._drop(message_id)
-        self._windows.appendleft([])
+        for message_id, message in self._windows.pop().items():
+            self._forget(message_id, message)
+        self._windows.appendleft({})
 
-    def _drop(self, message_id: bytes) -> None:
-        entry = self._entries.pop(message_id, None)
-        if entry is not None:
-            self._size -= len(entry.message.raw)
+    def _forget(self, message_id: bytes, message: Message) -> None:
+        self._size -= len(message.raw)
+        self._sent.pop(message_id, None)

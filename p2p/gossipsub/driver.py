@@ -1,11 +1,12 @@
 """Gossipsub over a host: streams in, streams out, subscriptions, one heartbeat.
 
-    PeerIdentified → _Link: one task a peer that opens our stream, writes its outbox, opens it again
-    inbound stream → _serve: reads RPCs until the stream ends or a newer one replaces it
+    PeerIdentified → Link: opens our stream, and opens it again
+    inbound stream → _serve: its RPCs go from the connection's reader straight into the router
     router.next_deadline → _run_timer
+    what the router decides → Link: straight to the stream, or by a task while the peer is slow
 
 Everything that happens goes through `_handle`, which never awaits: between two checkpoints the router
-and the outboxes are always consistent.
+and the outboxes are always consistent. A message passes through without a single task switch.
 """
 
 from __future__ import annotations
@@ -14,22 +15,15 @@ import inspect
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from p2p.errors import (
-    ConnectionLost,
-    DialFailed,
-    LocalProtocolError,
-    NegotiationFailed,
-    RemoteProtocolError,
-)
+from p2p.errors import LocalProtocolError, RemoteProtocolError
 from p2p.events import PeerDisconnected, PeerIdentified
-from p2p.framing import DelimitedReader
 from p2p.gossipsub.events import (
     Action,
     Deliver,
@@ -41,19 +35,18 @@ from p2p.gossipsub.events import (
     Publish,
     Published,
     PubsubMessage,
-    RpcReceived,
     SendRpc,
-    StreamLost,
-    StreamOpened,
     Validator,
     ValidatorFailed,
 )
 from p2p.gossipsub.intake import Counters
-from p2p.gossipsub.outbox import Outbox
+from p2p.gossipsub.link import Link
 from p2p.gossipsub.params import GossipsubParams
+from p2p.gossipsub.reading import receive_rpcs
 from p2p.gossipsub.router import Router
 from p2p.gossipsub.signing import MessageIdFunction, message_id_from_seqno
-from p2p.gossipsub.wire import MAX_RPC, VERSIONS, Rpc, decode_rpc, slices
+from p2p.gossipsub.subscription import Subscription
+from p2p.gossipsub.wire import VERSIONS, Rpc
 from p2p.peer_id import PeerId
 from p2p.scope import open_scope
 from p2p.stream import Stream
@@ -61,72 +54,9 @@ from p2p.stream import Stream
 if TYPE_CHECKING:
     from p2p.host import Host
 
-OPEN_TIMEOUT = 15.0  # seconds to open a stream on a connection
-WRITE_TIMEOUT = 30.0  # seconds for one write; go
-REOPEN_FIRST = 1.0  # seconds before a stream that failed is opened again, doubling
-REOPEN_MAX = 30.0  # seconds; a stream that lived longer starts anew
 CLOSE_GRACE = 0.5  # seconds to write what was published last
-SUBSCRIPTION_QUEUE = 256  # messages a subscriber may lag behind
-MESSAGES_AT_ONCE = 16  # messages of one RPC between two checkpoints: 1 ms of verifying signatures
 
 logger = logging.getLogger(__name__)
-
-
-class Subscription:
-    """The messages of one topic, from now on. A slow reader loses the oldest; `dropped` counts them.
-
-    Messages that wait come without a checkpoint in between: a reader keeps up with any writer.
-    """
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.dropped = 0
-        self._messages: deque[PubsubMessage] = deque()
-        self._readers = trio.lowlevel.ParkingLot()
-        self._closed = False
-
-    def __aiter__(self) -> Subscription:
-        return self
-
-    async def __anext__(self) -> PubsubMessage:
-        while not self._messages:
-            if self._closed:
-                raise StopAsyncIteration
-            await self._readers.park()
-        return self._messages.popleft()
-
-    def put(self, message: PubsubMessage) -> None:
-        """Adds a message, instead of the oldest when too many wait."""
-        self._messages.append(message)
-        if len(self._messages) > SUBSCRIPTION_QUEUE:
-            self._messages.popleft()
-            self.dropped += 1
-        self._readers.unpark_all()
-
-    def close(self) -> None:
-        """Ends the iteration behind the messages that wait."""
-        self._closed = True
-        self._readers.unpark_all()
-
-
-class _Link:
-    """Our side of one peer: what is to be written, and whether the stream is worth another try."""
-
-    def __init__(self, peer: PeerId) -> None:
-        self.peer = peer
-        self.scope = trio.CancelScope()
-        self.outbox = Outbox()  # each stream starts with a new one
-        self.work = trio.Event()
-        self.drained = trio.Event()
-        self.drained.set()
-        self.retry = trio.Event()  # do not wait for the back-off
-
-    def send(self, rpc: Rpc) -> None:
-        """Queues an RPC and kicks the writer."""
-        self.outbox.push(rpc)
-        if self.drained.is_set():
-            self.drained = trio.Event()
-        self.work.set()
 
 
 class Pubsub:
@@ -136,15 +66,16 @@ class Pubsub:
         self._host = host
         self._nursery = nursery
         self._router = router
-        self._links: dict[PeerId, _Link] = {}
-        self._inbound: dict[PeerId, trio.CancelScope] = {}
-        self._protected: set[PeerId] = set()  # from being trimmed, since they are in a mesh
-        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._links: dict[PeerId, Link] = {}
+        self._inbound: dict[PeerId, Stream] = {}
+        self._protected: dict[PeerId, None] = {}  # from being trimmed, since they are in a mesh
+        self._subscriptions: dict[str, list[Callable[[PubsubMessage], None]]] = {}
         self._waiting = trio.lowlevel.ParkingLot()  # for a change in who subscribes to what
         self._armed: float | None = None  # the deadline that the timer waits for
         self._rearm = trio.Event()
-        self.bytes_sent = 0
-        self._dropped = 0  # messages, on streams that ended
+        self._bytes_sent = 0  # to peers that are gone
+        self._dropped = 0  # messages to peers that are gone
+        self.observers: list[Callable[[Sequence[Action]], None]] = []  # of all that the router decides
 
     # What applications call
 
@@ -162,13 +93,24 @@ class Pubsub:
     def subscribe(self, topic: str) -> Iterator[Subscription]:
         """The messages of `topic` while the body runs. Raises `LocalProtocolError` for an unusable topic."""
         subscription = Subscription(topic)
+        with self.subscribe_each(topic, subscription.put):
+            try:
+                yield subscription
+            finally:
+                subscription.close()
+
+    @contextmanager
+    def subscribe_each(self, topic: str, handle: Callable[[PubsubMessage], None]) -> Iterator[None]:
+        """Calls `handle` with each message of `topic` while the body runs, as soon as it has passed on.
+
+        As `subscribe`, without a queue and a task; it must be quick, and there may be no current task.
+        """
         self._handle(Join(topic=topic))
-        self._subscriptions.setdefault(topic, []).append(subscription)
+        self._subscriptions.setdefault(topic, []).append(handle)
         try:
-            yield subscription
+            yield
         finally:
-            subscription.close()
-            self._subscriptions[topic].remove(subscription)
+            self._subscriptions[topic].remove(handle)
             if not self._subscriptions[topic]:
                 del self._subscriptions[topic]
                 self._handle(Leave(topic=topic))
@@ -205,28 +147,55 @@ class Pubsub:
     @property
     def messages_dropped(self) -> int:
         """Messages, our own and others', that were not sent because a peer was too slow."""
-        return self._dropped + sum(link.outbox.messages_dropped for link in self._links.values())
+        return self._dropped + sum(link.messages_dropped for link in self._links.values())
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes handed to our streams so far."""
+        return self._bytes_sent + sum(link.bytes_sent for link in self._links.values())
 
     # The machine
 
     def _handle(self, event: Event) -> Sequence[Action]:
-        return self._perform(self._router.handle(event, trio.current_time()))
+        now = trio.current_time()
+        return self._perform(self._router.handle(event, now), now)
 
-    def _perform(self, actions: Sequence[Action]) -> Sequence[Action]:
-        """Does what the router decided; returns it."""
+    def _perform(self, actions: Sequence[Action], now: float) -> Sequence[Action]:
+        """Does what the router decided; returns it.
+
+        What it sends leaves when all of it is known, so control goes ahead of messages; applications
+        come last: what their code does, the network has had its due.
+        """
+        delivered = self._carry_out(actions, now) if actions else ()  # mostly nothing follows
+        if self._router.next_deadline() != self._armed:
+            self._rearm.set()
+        if self._waiting:
+            self._waiting.unpark_all()
+        for message in delivered:
+            for handle in tuple(self._subscriptions.get(message.topic, ())):
+                handle(message)
+        if actions:
+            for observe in self.observers:
+                observe(actions)
+        return actions
+
+    def _carry_out(self, actions: Sequence[Action], now: float) -> list[PubsubMessage]:
+        """Sends what is to be sent; returns what is for our applications."""
+        written: dict[Link, None] = {}
+        delivered: list[PubsubMessage] = []
         for action in actions:
             match action:
                 case SendRpc(peer=peer, rpc=rpc):
-                    self._links[peer].send(rpc)  # the router knows who has a stream
+                    link = self._links[peer]  # the router knows who has a stream
+                    link.push(rpc)
+                    written[link] = None
                 case Deliver(message=message):
-                    for subscription in self._subscriptions.get(message.topic, ()):
-                        subscription.put(message)
+                    delivered.append(message)
                 case ValidatorFailed(topic=topic, error=error):
                     logger.error("the validator of %s failed", topic, exc_info=error)
-        if self._router.next_deadline() != self._armed:
-            self._rearm.set()
-        self._waiting.unpark_all()
-        return actions
+        for link in written:
+            link.write_at_once(now)
+        return delivered
 
     async def _run_timer(self) -> None:
         """Calls the router whenever its deadline is reached; an earlier or first deadline wakes it."""
@@ -235,16 +204,19 @@ class Pubsub:
             self._armed = self._router.next_deadline()
             with trio.move_on_at(math.inf if self._armed is None else self._armed):
                 await self._rearm.wait()
-            self._perform(self._router.handle_timer(trio.current_time()))
-            self._protect({peer for topic in self._subscriptions for peer in self.mesh(topic)})
+            now = trio.current_time()
+            self._perform(self._router.handle_timer(now), now)
+            self._protect(dict.fromkeys(peer for topic in self._subscriptions for peer in self.mesh(topic)))
 
-    def _protect(self, mesh: set[PeerId]) -> None:
+    def _protect(self, mesh: dict[PeerId, None]) -> None:
         """Keeps the connections of the peers in our meshes when the host has too many."""
         manager = self._host.connection_manager
-        for peer in mesh - self._protected:
-            manager.protect(peer, "mesh")
-        for peer in self._protected - mesh:
-            manager.unprotect(peer, "mesh")
+        for peer in mesh:
+            if peer not in self._protected:
+                manager.protect(peer, "mesh")
+        for peer in self._protected:
+            if peer not in mesh:
+                manager.unprotect(peer, "mesh")
         self._protected = mesh
 
     # Peers
@@ -262,73 +234,18 @@ class Pubsub:
 
     def _open_link(self, peer: PeerId) -> None:
         if peer in self._links:
-            self._links[peer].retry.set()  # it may be identified because it has a new connection
+            self._links[peer].retry()  # it may be identified because it has a new connection
         else:
-            self._links[peer] = _Link(peer)
-            self._nursery.start_soon(self._run_link, self._links[peer])
+            link = self._links[peer] = Link(self._host, self._nursery, peer, self._handle)
+            self._nursery.start_soon(link.open)
 
     def _forget(self, peer: PeerId) -> None:
         link = self._links.pop(peer, None)
         if link is not None:
-            self._close_link(link)
-            link.scope.cancel()
+            link.close()
+            self._dropped += link.messages_dropped
+            self._bytes_sent += link.bytes_sent
         self._handle(PeerGone(peer=peer))
-
-    async def _run_link(self, link: _Link) -> None:
-        """Keeps our stream to the peer open as long as it is connected."""
-        with link.scope:
-            delay = REOPEN_FIRST
-            while True:
-                started = trio.current_time()
-                try:
-                    await self._write(link)
-                except (ConnectionLost, DialFailed, NegotiationFailed, RemoteProtocolError) as exc:
-                    logger.debug("pubsub stream to %s: %s", link.peer, exc)
-                except trio.TooSlowError:
-                    logger.info("%s is too slow for pubsub", link.peer)
-                if trio.current_time() - started > REOPEN_MAX:
-                    delay = REOPEN_FIRST
-                with trio.move_on_after(delay):
-                    await link.retry.wait()
-                    link.retry = trio.Event()
-                delay = min(2 * delay, REOPEN_MAX)
-
-    async def _write(self, link: _Link) -> None:
-        """Opens our stream and writes what is queued for it until it breaks."""
-        if not self._host.is_connected(link.peer):
-            raise ConnectionLost("not connected")  # and not for us to dial
-        with trio.fail_after(OPEN_TIMEOUT):
-            stream = await self._host.open_stream(link.peer, list(VERSIONS))
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()  # the peer may have gone meanwhile
-            self._greet(stream)
-            async with open_scope() as nursery:
-                nursery.start_soon(_watch, stream, nursery.cancel_scope)
-                while True:
-                    while data := link.outbox.data_to_send():
-                        with trio.fail_after(WRITE_TIMEOUT):
-                            await stream.send_all(data)
-                        self.bytes_sent += len(data)
-                    link.drained.set()
-                    link.work = trio.Event()
-                    await link.work.wait()
-        finally:
-            stream.reset()
-            if self._links.get(link.peer) is link:
-                self._close_link(link)
-                self._handle(StreamLost(peer=link.peer))
-
-    def _greet(self, stream: Stream) -> None:
-        """Our stream is open: the router says what we subscribe to, before anything else."""
-        connection = self._host.connection(stream.peer)
-        outbound = connection is not None and connection.outbound
-        version = VERSIONS[stream.protocol]
-        self._handle(StreamOpened(peer=stream.peer, version=version, outbound=outbound))
-
-    def _close_link(self, link: _Link) -> None:
-        self._dropped += link.outbox.messages_dropped
-        link.outbox = Outbox()
-        link.drained.set()
 
     async def _serve(self, stream: Stream) -> None:
         """Reads RPCs from a stream that a peer opened; nothing is ever written to it.
@@ -336,41 +253,26 @@ class Pubsub:
         A malformed one ends this stream and nothing else.
         """
         peer = stream.peer
-        with trio.CancelScope() as scope:
-            if peer in self._inbound:
-                self._inbound[peer].cancel()  # the peer has lost the earlier stream
-            self._inbound[peer] = scope
-            self._handle(InboundOpened(peer=peer))
-            try:
-                reader = DelimitedReader(stream, MAX_RPC)
-                while (message := await reader.receive()) is not None:
-                    for part in slices(decode_rpc(message), MESSAGES_AT_ONCE):
-                        self._handle(RpcReceived(peer=peer, rpc=part))
-                        await trio.lowlevel.checkpoint()  # a burst from one peer holds up nobody else
-                return
-            except RemoteProtocolError as exc:
-                logger.info("%s breaks the rules of pubsub: %s", peer, exc)
-            finally:
-                if self._inbound[peer] is scope:
-                    del self._inbound[peer]
-        stream.reset()
+        if peer in self._inbound:
+            self._inbound[peer].reset()  # the peer has lost the earlier stream
+        self._inbound[peer] = stream
+        self._handle(InboundOpened(peer=peer))
+        try:
+            await receive_rpcs(stream, partial(self._receive, peer))
+        except RemoteProtocolError as exc:
+            logger.info("%s breaks the rules of pubsub: %s", peer, exc)
+            stream.reset()
+        finally:
+            if self._inbound[peer] is stream:
+                del self._inbound[peer]
+
+    def _receive(self, peer: PeerId, rpc: Rpc, now: float) -> None:
+        self._perform(self._router.receive_rpc(peer, rpc, now), now)
 
     async def _flush(self) -> None:
         """Returns when all that is queued is written, on streams that work."""
         for link in list(self._links.values()):
-            await link.drained.wait()
-
-
-async def _watch(stream: Stream, scope: trio.CancelScope) -> None:
-    """Ends `scope` when the stream breaks, which a writer with nothing to write would not notice.
-
-    The peer has no business writing here; that it closes its side is its right.
-    """
-    try:
-        while await stream.receive_some():
-            pass
-    except ConnectionLost:
-        scope.cancel()
+            await link.flush()
 
 
 @asynccontextmanager
@@ -380,13 +282,15 @@ async def open_gossipsub(
     *,
     message_id: MessageIdFunction = message_id_from_seqno,
     seqno: int | None = None,
+    make_router: Callable[..., Router] = Router,
 ) -> AsyncIterator[Pubsub]:
     """Gossipsub on `host` while the body runs.
 
     `message_id` must be the same in the whole network. `seqno` is the first sequence number and must
-    not go back when a peer starts again: the time in nanoseconds, unless it is given.
+    not go back when a peer starts again: the time in nanoseconds, unless it is given. `make_router` is
+    called with what `Router` takes: simulated peers have routers that misbehave.
     """
-    router = Router(
+    router = make_router(
         key=host.key,
         rng=host.rng,
         seqno=time.time_ns() if seqno is None else seqno,
@@ -402,10 +306,12 @@ async def open_gossipsub(
         try:
             yield pubsub
         finally:
-            pubsub._protect(set())
+            pubsub._protect({})
             for protocol in VERSIONS:
                 host.unhandle(protocol)
             with trio.move_on_after(CLOSE_GRACE, shield=True):
                 await pubsub._flush()
-            for scope in list(pubsub._inbound.values()):
-                scope.cancel()
+            for link in pubsub._links.values():
+                link.close()
+            for stream in list(pubsub._inbound.values()):
+                stream.reset()

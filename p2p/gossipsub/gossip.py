@@ -11,11 +11,11 @@ Measures"; gossipsub-v1.2.md.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from p2p.gossipsub.cache import MessageHistory
+from p2p.gossipsub.cache import MessageHistory, SeenCache
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.wire import MAX_IDS, Message
 from p2p.peer_id import PeerId
@@ -49,7 +49,7 @@ class Gossip:
         self._refusals: dict[PeerId, dict[bytes, float]] = {}  # peer → ids, in the order of expiry
 
     def handle_ihave(
-        self, peer: PeerId, ids: Sequence[bytes], is_seen: Callable[[bytes], bool], now: float
+        self, peer: PeerId, ids: Iterable[bytes], seen: SeenCache, now: float
     ) -> tuple[bytes, ...]:
         """Which of the advertised ids to ask `peer` for: those that we lack, within its budget.
 
@@ -60,11 +60,7 @@ class Gossip:
         if budget.ihave > self._params.max_ihave_messages:
             return ()
         room = min(self._params.max_ihave_ids - budget.asked, MAX_PROMISES - len(self._promises))
-        wanted = [
-            message_id
-            for message_id in dict.fromkeys(ids)
-            if not is_seen(message_id) and self._may_ask(message_id, peer)
-        ]
+        wanted = [each for each in seen.missing(ids, now) if self._may_ask(each, peer)]
         self._rng.shuffle(wanted)
         del wanted[max(room, 0) :]
         budget.asked += len(wanted)
@@ -101,6 +97,12 @@ class Gossip:
         for message_id in heeded:
             refusals.setdefault(_key(message_id), now + self._params.idontwant_ttl)
 
+    def willing(self, peers: Iterable[PeerId], message_id: bytes, now: float) -> Iterable[PeerId]:
+        """Those of `peers` that did not say lately that they do not want this message."""
+        if not self._refusals:
+            return peers
+        return [peer for peer in peers if not self.refuses(peer, message_id, now)]
+
     def refuses(self, peer: PeerId, message_id: bytes, now: float) -> bool:
         """Whether `peer` said lately that it does not want this message."""
         refusals = self._refusals.get(peer)
@@ -136,7 +138,10 @@ class Gossip:
                 del self._promises[message_id]
 
     def _budget(self, peer: PeerId) -> _Budget:
-        return self._budgets.setdefault(peer, _Budget())
+        budget = self._budgets.get(peer)
+        if budget is None:
+            budget = self._budgets[peer] = _Budget()
+        return budget
 
 
 def _key(message_id: bytes) -> bytes:

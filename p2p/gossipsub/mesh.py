@@ -170,11 +170,14 @@ class Mesh:
                 del members[peer]
                 self.backoffs.add(topic, peer, now + params.prune_backoff)
         wanted = params.mesh_size - len(members) if len(members) < params.mesh_low else 0
+        dialed = [peer for peer in members if candidates.get(peer)]
+        if not wanted and len(dialed) >= params.mesh_outbound:
+            return Change(pruned=pruned)
         fresh = [
             peer for peer in candidates if peer not in members and not self.backoffs.forbids(topic, peer, now)
         ]
         grafted = self._sample(fresh, wanted)
-        ours = sum(candidates.get(peer, False) for peer in [*members, *grafted])
+        ours = len(dialed) + sum(candidates[peer] for peer in grafted)
         spare = [peer for peer in fresh if candidates[peer] and peer not in grafted]
         grafted += self._sample(spare, params.mesh_outbound - ours)
         members.update(dict.fromkeys(grafted))

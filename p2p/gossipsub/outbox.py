@@ -8,18 +8,22 @@ messages, which it can still learn of by the gossip of others.
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from p2p.framing import encode_delimited
 from p2p.gossipsub.wire import (
     MAX_UNWANTED_IDS,
+    SMALL_RPC,
+    SMALL_RPCS,
     SPLIT_SIZE,
     IHave,
     Message,
     Prune,
     Rpc,
     Subscription,
+    encode_messages,
     encode_rpc,
     message_size,
     split,
@@ -65,37 +69,55 @@ class Control:
         )
 
 
-@dataclass(slots=True)
 class _Batch:
     """Messages that share an RPC."""
 
-    messages: list[Message] = field(default_factory=list)
-    size: int = 0  # bytes
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.size = 0  # bytes
 
 
 class Outbox:
     """The queue of one stream: RPCs in, bytes out."""
 
+    __slots__ = ("_batches", "_control", "_gossip", "_only", "_waits", "gossip_dropped", "messages_dropped")
+
     def __init__(self) -> None:
-        self._control = Control()
-        self._batches: deque[_Batch] = deque()
-        self._gossip: deque[Rpc] = deque()
+        self._only: Rpc | None = None  # the first, until another comes: mostly it leaves by itself
+        self._waits = False  # whether anything does in what follows
+        self._control: Control | None = None
+        self._batches: list[_Batch] = []  # mostly empty, and a deque is 600 bytes
+        self._gossip: list[Rpc] = []
         self.messages_dropped = 0
         self.gossip_dropped = 0  # RPCs
 
     def push(self, rpc: Rpc) -> None:
         """Queues everything in `rpc`; drops the oldest gossip, or else messages, when that is too much."""
-        self._control.add(rpc)
+        if self._only is not None:
+            first, self._only = self._only, None
+            self._queue(first)
+        elif not self._waits:
+            self._only = rpc
+            return
+        self._queue(rpc)
+
+    def _queue(self, rpc: Rpc) -> None:
+        self._waits = True
+        if rpc.subscriptions or rpc.graft or rpc.prune or rpc.idontwant:
+            self._control = self._control or Control()
+            self._control.add(rpc)
         for message in rpc.messages:
             self._push_message(message)
         if rpc.ihave or rpc.iwant:
             self._gossip.extend(split(Rpc(ihave=rpc.ihave, iwant=rpc.iwant)))
         while len(self._batches) + len(self._gossip) > MAX_QUEUE:
             if self._gossip:
-                self._gossip.popleft()
+                self._gossip.pop(0)
                 self.gossip_dropped += 1
             else:
-                self.messages_dropped += len(self._batches.popleft().messages)
+                self.messages_dropped += len(self._batches.pop(0).messages)
 
     def _push_message(self, message: Message) -> None:
         size = message_size(message)
@@ -106,15 +128,37 @@ class Outbox:
 
     def data_to_send(self) -> bytes:
         """The next bytes for the stream, b"" when nothing waits: at most SEND_SIZE, or a single RPC."""
-        rpcs: list[Rpc] = []
-        if self._control:
-            rpcs, self._control = split(self._control.to_rpc()), Control()
+        if self._only is not None:
+            rpc, self._only = self._only, None
+            if rpc.is_message:
+                return _encode_messages(rpc.messages)
+            self._queue(rpc)
+        elif not self._waits:
+            return b""
+        parts: list[bytes] = []
+        if self._control is not None:
+            parts += [encode_delimited(encode_rpc(rpc)) for rpc in split(self._control.to_rpc())]
+            self._control = None
         size = 0
         while self._batches and (not size or size + self._batches[0].size <= SEND_SIZE):
-            batch = self._batches.popleft()
-            rpcs.append(Rpc(messages=tuple(batch.messages)))
+            batch = self._batches.pop(0)
+            parts.append(_encode_messages(batch.messages))
             size += batch.size
         while self._gossip and not self._batches and size <= SEND_SIZE:
-            rpcs.append(self._gossip.popleft())
+            parts.append(encode_delimited(encode_rpc(self._gossip.pop(0))))
             size += SPLIT_SIZE
-        return b"".join(encode_delimited(encode_rpc(rpc)) for rpc in rpcs)
+        self._waits = bool(self._batches or self._gossip)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _encode_messages(messages: Sequence[Message]) -> bytes:
+    """The RPC of these messages, behind its length."""
+    if len(messages) == 1 and len(messages[0].raw) <= SMALL_RPC:
+        return _encode_single(messages[0].raw)
+    return encode_delimited(encode_messages([message.raw for message in messages]))
+
+
+@lru_cache(SMALL_RPCS)
+def _encode_single(raw: bytes) -> bytes:
+    """The RPC of one message: mostly the same for all peers of a mesh, so it is made once, not D times."""
+    return encode_delimited(encode_messages((raw,)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from p2p.gossipsub.wire import Version
 from p2p.peer_id import PeerId
 
+FLOODSUB = Version.FLOODSUB
 MAX_TOPICS = 1000  # topics kept of one peer; nim-libp2p has 1024 (CVE-2026-46679)
 
 
@@ -20,8 +21,8 @@ class Peer:
     version: Version | None = None
     outbound: bool = False  # we dialed it
     topics: dict[str, None] = field(default_factory=dict)
-    announced: dict[str, None] = field(default_factory=dict)  # our topics that it knows of
-    interrupted: dict[str, None] = field(default_factory=dict)  # meshes it was in when our stream broke
+    announced: tuple[str, ...] = ()  # our topics that it knows of
+    interrupted: tuple[str, ...] = ()  # meshes it was in when our stream broke
     relisting: bool = False  # it opened a new stream, and will say all its topics anew
 
     @property
@@ -32,7 +33,7 @@ class Peer:
     @property
     def speaks_gossipsub(self) -> bool:
         """Whether we can send it control messages."""
-        return self.version is not None and self.version > Version.FLOODSUB
+        return self.version is not None and self.version is not FLOODSUB
 
 
 class PeerTable:
@@ -41,6 +42,7 @@ class PeerTable:
     def __init__(self) -> None:
         self._peers: dict[PeerId, Peer] = {}
         self._subscribers: dict[str, dict[PeerId, Peer]] = {}
+        self._floodsub: dict[PeerId, None] = {}  # those that know nothing else
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -54,14 +56,26 @@ class PeerTable:
 
     def add(self, peer: PeerId) -> Peer:
         """The peer, made known if it is new."""
-        return self._peers.setdefault(peer, Peer())
+        state = self._peers.get(peer)
+        if state is None:
+            state = self._peers[peer] = Peer()
+        return state
 
     def remove(self, peer: PeerId) -> None:
         """Forgets `peer` and its subscriptions."""
         if peer in self._peers:
             for topic in list(self._peers[peer].topics):
                 self.unsubscribe(peer, topic)
+            self.set_version(peer, None)
             del self._peers[peer]
+
+    def set_version(self, peer: PeerId, version: Version | None) -> None:
+        """Notes what `peer` understands; None when our stream to it is gone."""
+        self._peers[peer].version = version
+        if version is FLOODSUB:
+            self._floodsub[peer] = None
+        else:
+            self._floodsub.pop(peer, None)
 
     def subscribe(self, peer: PeerId, topic: str) -> bool:
         """Notes that `peer` subscribes to `topic`; False when it has too many topics."""
@@ -90,10 +104,16 @@ class PeerTable:
 
     def floodsub_peers(self, topic: str) -> list[PeerId]:
         """The subscribers of `topic` that know nothing but floodsub: they get every message."""
+        if not self._floodsub:
+            return []
         subscribers = self._subscribers.get(topic, {})
-        return [peer for peer, state in subscribers.items() if state.version is Version.FLOODSUB]
+        return [peer for peer, state in subscribers.items() if state.version is FLOODSUB]
 
     def candidates(self, topic: str) -> dict[PeerId, bool]:
         """The subscribers of `topic` that can be in its mesh, and whether we dialed them."""
         subscribers = self._subscribers.get(topic, {})
-        return {peer: state.outbound for peer, state in subscribers.items() if state.speaks_gossipsub}
+        return {
+            peer: state.outbound
+            for peer, state in subscribers.items()
+            if state.version is not None and state.version is not FLOODSUB
+        }

@@ -41,7 +41,13 @@ from p2p.gossipsub.mesh import Mesh
 from p2p.gossipsub.outbox import Control
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.peers import PeerTable
-from p2p.gossipsub.signing import MessageIdFunction, message_id_from_seqno, sign_message
+from p2p.gossipsub.signing import (
+    MessageIdFunction,
+    Verify,
+    message_id_from_seqno,
+    sign_message,
+    verify_message,
+)
 from p2p.gossipsub.wire import MAX_TOPIC, IHave, Message, Prune, Rpc, Subscription, Version
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
@@ -51,7 +57,10 @@ if TYPE_CHECKING:
 
 
 class Router:
-    """One peer's gossipsub. `seqno` is the first sequence number: unix nanoseconds, never to go back."""
+    """One peer's gossipsub. `seqno` is the first sequence number: unix nanoseconds, never to go back.
+
+    `verify` tells who signed a message; a simulation passes one that remembers what it told another peer.
+    """
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class Router:
         seqno: int,
         params: GossipsubParams | None = None,
         message_id: MessageIdFunction = message_id_from_seqno,
+        verify: Verify = verify_message,
     ) -> None:
         self.params = params = params or GossipsubParams()
         self.peer_id = PeerId.from_public_key(key.public)
@@ -70,7 +80,7 @@ class Router:
         self._mesh = Mesh(params, rng)
         self._fanout = Fanout(params, rng)
         self._gossip = Gossip(params, rng)
-        self._intake = Intake(self.peer_id, params.seen_ttl, params.max_message_size, message_id)
+        self._intake = Intake(self.peer_id, params.seen_ttl, params.max_message_size, message_id, verify)
         self._history = MessageHistory(params.history_length, params.history_gossip, params.retransmissions)
         self._heartbeat_at: float | None = None
         self._control: dict[PeerId, Control] = {}  # what the call in progress has for each peer
@@ -110,15 +120,17 @@ class Router:
         if self._heartbeat_at is None or now < self._heartbeat_at:
             return []
         for topic in self._mesh.topics:
-            change = self._mesh.maintain(topic, self._peers.candidates(topic), now)
+            candidates = self._peers.candidates(topic)
+            change = self._mesh.maintain(topic, candidates, now)
             for peer in change.grafted:
                 self._send_graft(peer, topic)
             for peer in change.pruned:
                 self._send_prune(peer, topic, self.params.prune_backoff)
-            self._advertise(topic, self._mesh.members(topic))
+            self._advertise(topic, candidates, self._mesh.members(topic))
         self._fanout.expire(now)
         for topic in self._fanout.topics:
-            self._advertise(topic, self._fanout.maintain(topic, self._peers.candidates(topic)))
+            candidates = self._peers.candidates(topic)
+            self._advertise(topic, candidates, self._fanout.maintain(topic, candidates))
         self._gossip.handle_heartbeat(now)
         self._mesh.backoffs.expire(now)
         self._intake.seen.expire(now)
@@ -129,13 +141,13 @@ class Router:
             self._heartbeat_at = None
         return self._take_actions()
 
-    def _advertise(self, topic: str, members: Iterable[PeerId]) -> None:
-        """Sends IHAVE with the recent ids of `topic` to some peers that are not `members`."""
+    def _advertise(self, topic: str, candidates: Iterable[PeerId], members: Iterable[PeerId]) -> None:
+        """Sends IHAVE with the recent ids of `topic` to some of the `candidates` that are not `members`."""
         ids = self._history.advertised(topic)
         if not ids:
             return
         inside = dict.fromkeys(members)
-        outside = [peer for peer in self._peers.candidates(topic) if peer not in inside]
+        outside = [peer for peer in candidates if peer not in inside]
         for peer in self._gossip.choose_peers(outside):
             self._to(peer).ihave.append(IHave(topic=topic, ids=self._gossip.choose_ids(ids)))
 
@@ -147,7 +159,7 @@ class Router:
             self._heartbeat_at = now + self.params.heartbeat_delay
         match event:
             case RpcReceived(peer=peer, rpc=rpc):
-                self._receive_rpc(peer, rpc, now)
+                return self.receive_rpc(peer, rpc, now)
             case Publish(topic=topic, data=data):
                 self._publish(topic, data, now)
             case StreamOpened():
@@ -166,16 +178,24 @@ class Router:
                 self._leave(topic, now)
         return self._take_actions()
 
+    def receive_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> list[Action]:
+        """As `handle` of `RpcReceived`, which nearly every event is: without the event."""
+        if self._heartbeat_at is None:
+            self._heartbeat_at = now + self.params.heartbeat_delay
+        self._receive_rpc(peer, rpc, now)
+        return self._take_actions() if self._actions or self._control else []
+
     def _open_peer(self, event: StreamOpened, now: float) -> None:
         """Says on a new stream what we subscribe to; puts meshes right that the old stream's end tore."""
         state = self._peers.add(event.peer)
-        state.version, state.outbound = event.version, event.outbound
+        self._peers.set_version(event.peer, event.version)
+        state.outbound = event.outbound
         left = [topic for topic in state.announced if not self._mesh.joined(topic)]
         self._to(event.peer).subscriptions.update(dict.fromkeys(left, False))
-        state.announced.clear()
+        state.announced = ()
         for topic in self._mesh.topics:
             self._announce(event.peer, topic)
-        interrupted, state.interrupted = state.interrupted, {}
+        interrupted, state.interrupted = state.interrupted, ()
         for topic in interrupted:
             if not self._mesh.joined(topic) or not state.speaks_gossipsub:
                 continue
@@ -189,8 +209,9 @@ class Router:
     def _interrupt_peer(self, peer: PeerId) -> None:
         state = self._peers.get(peer)
         if state is not None:
-            state.version = None
-            state.interrupted.update(dict.fromkeys(self._mesh.remove(peer)))
+            self._peers.set_version(peer, None)
+            torn = (*state.interrupted, *self._mesh.remove(peer))
+            state.interrupted = tuple(dict.fromkeys(torn))
 
     def _join(self, topic: str, now: float) -> None:
         if self._mesh.joined(topic):
@@ -209,7 +230,8 @@ class Router:
         for peer in self._mesh.leave(topic, now):
             self._send_prune(peer, topic, self.params.unsubscribe_backoff)
         for peer in self._peers.writable():
-            self._peers[peer].announced.pop(topic, None)
+            state = self._peers[peer]
+            state.announced = tuple(known for known in state.announced if known != topic)
             self._to(peer).subscriptions[topic] = False
 
     def _publish(self, topic: str, data: bytes, now: float) -> None:
@@ -227,10 +249,11 @@ class Router:
         mesh = self._mesh.members(topic)
         if not self._mesh.joined(topic):
             mesh = self._fanout.publish(topic, self._peers.candidates(topic), now)
+        rpc = Rpc(messages=(message,))
         if self.params.flood_publish:
-            self._forward(message, message_id, self._peers.subscribers(topic), now)
+            self._forward(rpc, message_id, self._peers.subscribers(topic), now)
         else:
-            self._forward(message, message_id, mesh + self._peers.floodsub_peers(topic), now)
+            self._forward(rpc, message_id, mesh + self._peers.floodsub_peers(topic), now)
 
     # RPCs
 
@@ -240,16 +263,18 @@ class Router:
             self._receive_subscriptions(peer, rpc.subscriptions, now)
         if rpc.idontwant:
             self._gossip.handle_idontwant(peer, rpc.idontwant, now)
-        for topic in dict.fromkeys(rpc.graft):
-            self._receive_graft(peer, topic, now)
+        if rpc.graft:
+            for topic in dict.fromkeys(rpc.graft):
+                self._receive_graft(peer, topic, now)
         for prune in rpc.prune:
             self._mesh.handle_prune(prune.topic, peer, prune.backoff, now)
         for message in rpc.messages:
-            self._receive_message(peer, message, now)
+            self._receive_message(peer, message, rpc, now)
         if rpc.ihave and self._peers[peer].speaks_gossipsub:
             ids = [i for entry in rpc.ihave if self._mesh.joined(entry.topic) for i in entry.ids]
-            wanted = self._gossip.handle_ihave(peer, ids, lambda i: self._intake.seen.contains(i, now), now)
-            self._to(peer).iwant.extend(wanted)
+            wanted = self._gossip.handle_ihave(peer, ids, self._intake.seen, now)
+            if wanted:
+                self._to(peer).iwant.extend(wanted)
         if rpc.iwant and self._peers[peer].speaks_gossipsub:
             found = self._gossip.handle_iwant(peer, rpc.iwant, self._history, now)
             if found:
@@ -279,7 +304,7 @@ class Router:
         if not accepted:
             self._send_prune(peer, topic, self.params.prune_backoff)
 
-    def _receive_message(self, peer: PeerId, message: Message, now: float) -> None:
+    def _receive_message(self, peer: PeerId, message: Message, rpc: Rpc, now: float) -> None:
         if not self._mesh.joined(message.topic):
             return
         message_id = self._intake.screen(message, now)
@@ -299,10 +324,12 @@ class Router:
         elif verdict:
             self._actions.append(Deliver(message=verified))
             self._history.put(message_id, message)
-            targets = dict.fromkeys(members + self._peers.floodsub_peers(message.topic))
-            targets.pop(peer, None)
-            targets.pop(verified.sender, None)
-            self._forward(message, message_id, targets, now)
+            floodsub = self._peers.floodsub_peers(message.topic)
+            targets = list(dict.fromkeys(members + floodsub)) if floodsub else members
+            had = (peer.raw, message.origin)
+            bare = rpc if rpc.is_message else Rpc(messages=(message,))
+            others = [target for target in targets if target.raw not in had]
+            self._forward(bare, message_id, others, now)
 
     def _refuse_elsewhere(self, message_id: bytes, members: Iterable[PeerId], sender: PeerId) -> None:
         """Tells the mesh that a large message is here; only after its signature, which proves the id."""
@@ -317,14 +344,15 @@ class Router:
         if self._peers[peer].speaks_gossipsub and self._mesh.admit(topic, peer, now):
             self._send_graft(peer, topic)
 
-    def _forward(self, message: Message, message_id: bytes, peers: Iterable[PeerId], now: float) -> None:
-        rpc = Rpc(messages=(message,))
-        for peer in peers:
-            if not self._gossip.refuses(peer, message_id, now):
-                self._actions.append(SendRpc(peer=peer, rpc=rpc))
+    def _forward(self, rpc: Rpc, message_id: bytes, peers: Iterable[PeerId], now: float) -> None:
+        """Sends `rpc`, which carries one message and nothing else."""
+        willing = self._gossip.willing(peers, message_id, now)
+        self._actions += [SendRpc(peer=peer, rpc=rpc) for peer in willing]
 
     def _announce(self, peer: PeerId, topic: str) -> None:
-        self._peers[peer].announced[topic] = None
+        state = self._peers[peer]
+        if topic not in state.announced:
+            state.announced += (topic,)
         self._to(peer).subscriptions[topic] = True
 
     def _send_graft(self, peer: PeerId, topic: str) -> None:
@@ -337,13 +365,18 @@ class Router:
 
     def _to(self, peer: PeerId) -> Control:
         """The control that goes to `peer` when the call in progress ends."""
-        return self._control.setdefault(peer, Control())
+        control = self._control.get(peer)
+        if control is None:
+            control = self._control[peer] = Control()
+        return control
 
     def _take_actions(self) -> list[Action]:
         """What the call in progress came to, control first."""
+        actions, self._actions = self._actions, []
+        if not self._control:
+            return actions
         control: list[Action] = [
             SendRpc(peer=peer, rpc=pending.to_rpc()) for peer, pending in self._control.items() if pending
         ]
-        actions = control + self._actions
-        self._control, self._actions = {}, []
-        return actions
+        self._control = {}
+        return control + actions

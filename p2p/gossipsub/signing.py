@@ -22,11 +22,12 @@ SEQNO_SIZE = 8  # bytes, big endian; rust refuses any other size
 MAX_SIGNATURE = 1024  # bytes; that of an 8192-bit RSA key
 
 MessageIdFunction = Callable[[Message], bytes]
+Verify = Callable[[Message], PeerId | None]
 
 
 def message_id_from_seqno(message: Message) -> bytes:
     """origin ‖ seqno: the specification's default. rust and js have others: with them choose one for all."""
-    return message.origin + message.seqno
+    return message.address
 
 
 def sha256_message_id(message: Message) -> bytes:

@@ -5,6 +5,7 @@ Source: libp2p/specs identify/README.md; field 8 and the split as go-libp2p p2p/
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,7 +96,7 @@ def decode(parts: Sequence[bytes]) -> PeerInfo:
     return PeerInfo(
         public_key=key,
         listen=tuple(decode_addresses(list(message.listenAddrs[:MAX_ADDRESSES]), MAX_ADDRESSES)),
-        protocols=tuple(dict.fromkeys(message.protocols[:MAX_PROTOCOLS])),
+        protocols=tuple(dict.fromkeys(map(sys.intern, message.protocols[:MAX_PROTOCOLS]))),  # of all peers
         observed=observed,
         agent=message.agentVersion[:MAX_TEXT],
         record=message.signedPeerRecord or None,

@@ -1,7 +1,36 @@
-"""Kademlia: a routing table and look-ups by which peers find one another."""
+"""Kademlia: a routing table, and look-ups by which peers find one another and store small values."""
 
-from p2p.kad.driver import PROTOCOL, Kad, open_kad
-from p2p.kad.lookup import Lookup
+from p2p.kad.driver import PROTOCOL, Kad, RecordNotFound, open_kad
+from p2p.kad.lookup import Lookup, Placement
+from p2p.kad.namespaces import (
+    DEFAULT_VALIDATORS,
+    InvalidRecord,
+    Validator,
+    content_key,
+    open_value,
+    peer_key,
+    public_key_key,
+    sign_value,
+)
+from p2p.kad.records import OutdatedRecord, RecordRefused
 from p2p.kad.table import RoutingTable
 
-__all__ = ["PROTOCOL", "Kad", "Lookup", "RoutingTable", "open_kad"]
+__all__ = [
+    "DEFAULT_VALIDATORS",
+    "PROTOCOL",
+    "InvalidRecord",
+    "Kad",
+    "Lookup",
+    "OutdatedRecord",
+    "Placement",
+    "RecordNotFound",
+    "RecordRefused",
+    "RoutingTable",
+    "Validator",
+    "content_key",
+    "open_kad",
+    "open_value",
+    "peer_key",
+    "public_key_key",
+    "sign_value",
+]

@@ -63,3 +63,13 @@ class Message(_message.Message):
     closer_peers: _containers.RepeatedCompositeFieldContainer[Message.Peer]
     provider_peers: _containers.RepeatedCompositeFieldContainer[Message.Peer]
     def __init__(self, type: _Optional[_Union[Message.MessageType, str]] = ..., key: _Optional[bytes] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., closer_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ..., provider_peers: _Optional[_Iterable[_Union[Message.Peer, _Mapping]]] = ...) -> None: ...
+
+class SignedValue(_message.Message):
+    __slots__ = ("key", "seq", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    seq: int
+    value: bytes
+    def __init__(self, key: _Optional[bytes] = ..., seq: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...

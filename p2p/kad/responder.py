@@ -1,4 +1,4 @@
-"""What a server replies: a pure function of the request, the routing table and known addresses."""
+"""What a server replies: a function of the request, the routing table, known addresses and held values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from multiaddr import Multiaddr
 
 from p2p.errors import InvalidKey
+from p2p.kad.namespaces import InvalidRecord
+from p2p.kad.records import RecordRefused, RecordStore
 from p2p.kad.table import RoutingTable
 from p2p.kad.wire import (
     AddProvider,
@@ -19,6 +21,7 @@ from p2p.kad.wire import (
     PeerEntry,
     Ping,
     PutValue,
+    Record,
 )
 from p2p.peer_id import PeerId
 
@@ -51,11 +54,26 @@ class Refuse:
 Answer = Reply | NoReply | Refuse
 
 
-def answer(request: KadMessage, requester: PeerId, table: RoutingTable, known: Known) -> Answer:
-    """What to do about `request`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Where a server keeps values, and when it is: `now` in seconds, `wall` in seconds since 1970."""
 
-    We hold no values and no provider records: asked for them we name closer peers, which the
-    protocol allows. A value to keep is refused; an announcement of a provider has no reply anyway.
+    store: RecordStore
+    now: float
+    wall: float
+
+
+Respond = Callable[[KadMessage, PeerId, RoutingTable, Known, Shelf | None], Answer]
+"""How a server replies: `answer`, or in a simulation what an adversary does instead."""
+
+
+def answer(
+    request: KadMessage, requester: PeerId, table: RoutingTable, known: Known, shelf: Shelf | None = None
+) -> Answer:
+    """What to do about `request`. Without a `shelf` no value is kept or found.
+
+    We hold no provider records: asked for them we name closer peers, which the protocol allows, and
+    an announcement of a provider has no reply anyway.
     """
     match request:
         case FindNode(key=key):
@@ -63,7 +81,9 @@ def answer(request: KadMessage, requester: PeerId, table: RoutingTable, known: K
                 message=FindNode(closer=(*_target(key, known), *_closer(key, requester, table, known)))
             )
         case GetValue(key=key):
-            return Reply(message=GetValue(key=key, closer=_closer(key, requester, table, known)))
+            record = None if shelf is None else shelf.store.get(key, shelf.now)
+            closer = _closer(key, requester, table, known)
+            return Reply(message=GetValue(key=key, record=record, closer=closer))
         case GetProviders(key=key):
             return Reply(message=GetProviders(key=key, closer=_closer(key, requester, table, known)))
         case Ping():
@@ -71,23 +91,40 @@ def answer(request: KadMessage, requester: PeerId, table: RoutingTable, known: K
         case AddProvider():
             return NoReply()
         case PutValue():
-            return Refuse()
+            return _keep(request, requester, shelf)
+
+
+def _keep(request: PutValue, requester: PeerId, shelf: Shelf | None) -> Answer:
+    """Holds the record and echoes it, without its date; refuses as go does: by a reset, with no reply."""
+    record = request.record
+    if shelf is None or record is None or record.key != request.key:
+        return Refuse()
+    try:
+        shelf.store.put(record, requester, shelf.now, shelf.wall)
+    except (InvalidRecord, RecordRefused):
+        return Refuse()
+    echo = Record(key=record.key, value=record.value)
+    return Reply(message=PutValue(key=request.key, record=echo))
 
 
 def _target(key: bytes, known: Known) -> tuple[PeerEntry, ...]:
     """The peer whose id is `key`, when we know where it is: a client or the requester too."""
-    try:
-        entry = _entry(PeerId(key), known)
-    except InvalidKey:
-        return ()
-    return (entry,) if entry.addresses else ()
+    target = _peer(key)
+    entry = None if target is None else _entry(target, known)
+    return (entry,) if entry is not None and entry.addresses else ()
 
 
 def _closer(key: bytes, requester: PeerId, table: RoutingTable, known: Known) -> tuple[PeerEntry, ...]:
     """The k closest of our table, without the requester, the target, and peers without addresses."""
-    exclude = {requester, *(peer for peer in table.peers() if peer.raw == key)}
-    entries = (_entry(peer, known) for peer in table.closest(key, exclude=exclude))
+    entries = (_entry(peer, known) for peer in table.closest(key, exclude=(requester, _peer(key))))
     return tuple(entry for entry in entries if entry.addresses)
+
+
+def _peer(key: bytes) -> PeerId | None:
+    try:
+        return PeerId(key)
+    except InvalidKey:
+        return None
 
 
 def _entry(peer: PeerId, known: Known) -> PeerEntry:

@@ -10,8 +10,7 @@ peers out by making many ids. Source: Maymounkov and Mazières 2002, sections 2.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from p2p.kad.distance import common_prefix_length, position
 from p2p.kad.wire import K
@@ -27,7 +26,7 @@ class _Bucket:
     __slots__ = ("candidates", "members")
 
     def __init__(self) -> None:
-        self.members: dict[PeerId, None] = {}
+        self.members: dict[PeerId, int] = {}  # with their positions
         self.candidates: dict[PeerId, None] = {}
 
 
@@ -57,7 +56,8 @@ class RoutingTable:
         """
         if peer == self._local:
             return None
-        prefix = common_prefix_length(self._origin, position(peer.raw))
+        place = position(peer.raw)
+        prefix = common_prefix_length(self._origin, place)
         bucket = self._buckets.setdefault(prefix, _Bucket())
         if peer in bucket.members:
             del bucket.members[peer]
@@ -67,7 +67,7 @@ class RoutingTable:
             if len(bucket.candidates) > MAX_CANDIDATES:
                 del bucket.candidates[next(iter(bucket.candidates))]
             return next(iter(bucket.members))
-        bucket.members[peer] = None
+        bucket.members[peer] = place
         return None
 
     def remove(self, peer: PeerId) -> None:
@@ -78,13 +78,38 @@ class RoutingTable:
             return
         del bucket.members[peer]
         if bucket.candidates:
-            bucket.members[bucket.candidates.popitem()[0]] = None
+            newest, _ = bucket.candidates.popitem()
+            bucket.members[newest] = position(newest.raw)
 
-    def closest(self, key: bytes, count: int = K, exclude: Collection[PeerId] = ()) -> list[PeerId]:
+    def closest(self, key: bytes, count: int = K, exclude: Collection[PeerId | None] = ()) -> list[PeerId]:
         """Up to `count` members nearest to `key`, nearest first, without those in `exclude`."""
         target = position(key)
-        members = (peer for peer in self.peers() if peer not in exclude)
-        return heapq.nsmallest(count, members, key=lambda peer: position(peer.raw) ^ target)
+        found: list[PeerId] = []
+        for group in self._by_nearness(common_prefix_length(self._origin, target)):
+            members = [
+                (place ^ target, peer)
+                for bucket in group
+                for peer, place in bucket.members.items()
+                if peer not in exclude
+            ]
+            members.sort()
+            found.extend(peer for _, peer in members[: count - len(found)])
+            if len(found) >= count:
+                break
+        return found
+
+    def _by_nearness(self, prefix: int) -> Iterator[list[_Bucket]]:
+        """Groups of buckets, each nearer than the next to a key that shares `prefix` bits with us.
+
+        Members of that very bucket share more bits with the key; those of the deeper ones exactly
+        `prefix`, as we do; those of the others fewer and fewer.
+        """
+        if prefix in self._buckets:
+            yield [self._buckets[prefix]]
+        yield [bucket for depth, bucket in self._buckets.items() if depth > prefix]
+        for depth in range(prefix - 1, -1, -1):
+            if depth in self._buckets:
+                yield [self._buckets[depth]]
 
     def prefixes_to_refresh(self) -> list[int]:
         """The numbers of the buckets with members and of their neighbours, up to 15."""

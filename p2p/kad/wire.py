@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -32,6 +33,7 @@ MAX_PROVIDER_KEY = 80  # bytes; go-libp2p-kad-dht takes multihashes of 1 to 80
 MAX_VALUE = 65 << 10  # bytes; rust-libp2p's `max_value_bytes`
 MAX_RECEIVED = 64  # bytes of an RFC 3339 date
 MAX_ENTRY = 8 << 10  # bytes of a peer entry that is read; go-libp2p-kad-dht
+MAX_REMEMBERED = 256  # bytes of a peer entry whose decoded form is kept, of up to 4096 peers
 MAX_ENTRY_ADDRESSES = 25  # addresses read from an entry; js-libp2p dials no more of one peer
 MAX_ENTRY_SENT = 720  # bytes of a peer entry that is sent: k + 1 of them and a key fit `MAX_SENT`
 MAX_ADDRESSES_SENT = 10  # of one peer
@@ -46,6 +48,9 @@ class Connectedness(IntEnum):
     CONNECTED = 1
     CAN_CONNECT = 2
     CANNOT_CONNECT = 3
+
+
+_CONNECTEDNESS = {state.value: state for state in Connectedness}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,15 @@ class Record:
     key: bytes
     value: bytes
     received: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedValue:
+    """What a peer signs: `value` is what it wants under `key`, until one with a larger `seq`."""
+
+    key: bytes
+    seq: int
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,33 +163,49 @@ def decode(data: bytes) -> KadMessage:
 def encode(message: KadMessage) -> bytes:
     """`message` as bytes, at most `MAX_SENT`; `LocalProtocolError` when a record makes it larger.
 
-    Of each peer go the first ten addresses that fit an entry, and peers without any are left out.
+    Of each peer go the first ten addresses that fit an entry, and peers without any are left out. The
+    last peers are cut when the record in front of them takes their room.
     """
     out = dht_pb2.Message()
     match message:
         case FindNode(key=key, closer=closer):
             out.type, out.key = _Type.FIND_NODE, key
-            _encode_peers(out.closer_peers, closer)
+            _encode_peers(out, out.closer_peers, closer)
         case GetValue(key=key, record=record, closer=closer):
             out.type, out.key = _Type.GET_VALUE, key
             _encode_record(out, record)
-            _encode_peers(out.closer_peers, closer)
+            _encode_peers(out, out.closer_peers, closer)
         case PutValue(key=key, record=record):
             out.type, out.key = _Type.PUT_VALUE, key
             _encode_record(out, record)
         case GetProviders(key=key, providers=providers, closer=closer):
             out.type, out.key = _Type.GET_PROVIDERS, key
-            _encode_peers(out.provider_peers, providers)
-            _encode_peers(out.closer_peers, closer)
+            _encode_peers(out, out.provider_peers, providers)
+            _encode_peers(out, out.closer_peers, closer)
         case AddProvider(key=key, providers=providers):
             out.type, out.key = _Type.ADD_PROVIDER, key
-            _encode_peers(out.provider_peers, providers)
+            _encode_peers(out, out.provider_peers, providers)
         case Ping():
             out.type = _Type.PING
     encoded = out.SerializeToString()
     if len(encoded) > MAX_SENT:
         raise LocalProtocolError(f"Kademlia message of {len(encoded)} bytes is over the limit of {MAX_SENT}")
     return encoded
+
+
+def encode_signed_value(signed: SignedValue) -> bytes:
+    """The payload that is signed."""
+    return dht_pb2.SignedValue(key=signed.key, seq=signed.seq, value=signed.value).SerializeToString()
+
+
+def decode_signed_value(data: bytes) -> SignedValue:
+    """What was signed. Raises `RemoteProtocolError`."""
+    message = dht_pb2.SignedValue()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as exc:
+        raise RemoteProtocolError("not a signed value") from exc
+    return SignedValue(key=message.key, seq=message.seq, value=message.value)
 
 
 def _checked(field: str, value: bytes, limit: int) -> bytes:
@@ -209,43 +239,59 @@ def _encode_record(out: dht_pb2.Message, record: Record | None) -> None:
 
 
 def _decode_peers(peers: Sequence[dht_pb2.Message.Peer]) -> tuple[PeerEntry, ...]:
-    entries = (_decode_peer(peer) for peer in peers[:MAX_PEERS])
+    entries = (_decode_peer(peer.SerializeToString()) for peer in peers[:MAX_PEERS])
     return tuple(entry for entry in entries if entry is not None)
 
 
-def _decode_peer(peer: dht_pb2.Message.Peer) -> PeerEntry | None:
+def _decode_peer(encoded: bytes) -> PeerEntry | None:
     """The entry, or None for one that is too large or without a valid id."""
-    if peer.ByteSize() > MAX_ENTRY:
+    if len(encoded) > MAX_ENTRY:
         return None
+    return _decode_known(encoded) if len(encoded) <= MAX_REMEMBERED else _decode_entry(encoded)
+
+
+def _decode_entry(encoded: bytes) -> PeerEntry | None:
+    peer = dht_pb2.Message.Peer.FromString(encoded)
     try:
         peer_id = PeerId(peer.id)
     except InvalidKey:
         return None
-    try:
-        connection = Connectedness(peer.connection)
-    except ValueError:
-        connection = Connectedness.NOT_CONNECTED
     addresses = decode_addresses(list(peer.addrs), MAX_ENTRY_ADDRESSES)
+    connection = _CONNECTEDNESS.get(peer.connection, Connectedness.NOT_CONNECTED)
     return PeerEntry(peer=peer_id, addresses=tuple(addresses), connection=connection)
 
 
+# a look-up is told the same peers again and again: an entry that is known takes a tenth of the time
+_decode_known = lru_cache(4096)(_decode_entry)
+
+
 def _encode_peers(
-    out: RepeatedCompositeFieldContainer[dht_pb2.Message.Peer], entries: Iterable[PeerEntry]
+    out: dht_pb2.Message,
+    peers: RepeatedCompositeFieldContainer[dht_pb2.Message.Peer],
+    entries: Iterable[PeerEntry],
 ) -> None:
+    """Adds the first of `entries` to `peers`, a list of `out`, that have room there."""
+    room = MAX_SENT - out.ByteSize()
     for entry in entries:
-        encoded = _fitting(entry)
-        if encoded:
-            out.add(id=entry.peer.raw, addrs=encoded, connection=entry.connection.value)
+        addresses, size = _fitting(entry)
+        room -= size
+        if room < 0:
+            return
+        if addresses:
+            peers.add(id=entry.peer.raw, addrs=addresses, connection=entry.connection.value)
 
 
-def _fitting(entry: PeerEntry) -> list[bytes]:
-    """The first addresses that an entry has room for; a long one is passed over."""
-    room = MAX_ENTRY_SENT - len(entry.peer.raw) - 4  # two bytes each around the id and the connection
+def _fitting(entry: PeerEntry) -> tuple[list[bytes], int]:
+    """The first addresses that an entry has room for, and how much room it takes at most.
+
+    A long address is passed over.
+    """
+    used = len(entry.peer.raw) + 8  # tag and length of the entry, tags and so on of id and connection
     fitting: list[bytes] = []
     for address in entry.addresses:
         encoded = address.to_bytes()
         size = len(encoded) + 3  # its tag and length
-        if size <= room and len(fitting) < MAX_ADDRESSES_SENT:
+        if used + size <= MAX_ENTRY_SENT and len(fitting) < MAX_ADDRESSES_SENT:
             fitting.append(encoded)
-            room -= size
-    return fitting
+            used += size
+    return fitting, used

@@ -8,30 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from p2p.errors import ConnectionLost, NegotiationFailed
 from p2p.multistream.negotiation import Initiator, Responder
 from p2p.multistream.wire import HEADER, encode_line, first_proposal
-from p2p.stream import ReadWritable
-
-
-class MuxedStream(ReadWritable, Protocol):
-    """What a lazy negotiation needs: a stream of a muxer, which joins what is written to it."""
-
-    protocol: str
-
-    def send_soon(self, data: bytes) -> None:
-        """Queues first bytes, which leave with the next write, or else when this task waits."""
-
-    def expect_answer(self, proposal: Initiator) -> None:
-        """Lets the first `receive_some` check the peer's answer."""
-
-    def peek(self) -> bytes | bytearray:
-        """The first piece that came, not taken; empty when nothing is there."""
-
-    def skip(self, size: int) -> None:
-        """Takes the beginning of what `peek` returned."""
+from p2p.stream import MuxedStream, ReadWritable
 
 
 async def select(stream: ReadWritable, protocols: Sequence[str]) -> str:

@@ -119,6 +119,7 @@ class Handshake:
                 self._handle_message(message)
         except RemoteProtocolError:
             self._state = State.FAILED
+            self._out.clear()
             raise
 
     def data_to_send(self) -> bytes:

@@ -8,11 +8,14 @@ that the caller has set over the whole upgrade.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from p2p.pnet.cipher import NONCE_SIZE, XSalsa20
 from p2p.pnet.wire import PreSharedKey
+from p2p.reading import receive_each
 from p2p.stream import ByteStream, Data
 
 CHUNK = 1 << 17  # bytes encrypted ahead of what the socket takes: what a full socket makes us do again
@@ -75,6 +78,13 @@ class PrivateStream:
                 raise RemoteProtocolError("the peer echoes our nonce")
             self._inbound = XSalsa20(self._psk.secret, self._remote_nonce)
         return self._inbound
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end; each is good during the call only.
+
+        Raises `ConnectionLost`, `RemoteProtocolError`, and what `handle` raises.
+        """
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         """How many bytes of the beginning of `data` left without waiting. Raises `ConnectionLost`."""

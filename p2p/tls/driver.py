@@ -6,16 +6,16 @@ The caller bounds the handshake, once around the whole upgrade, and closes the r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from p2p.encrypted import EncryptedStream, thread_scratch
-from p2p.errors import ConnectionLost, P2PError
+from p2p.encrypted import EncryptedStream
+from p2p.handshake import run_handshake
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
+from p2p.reading import thread_scratch
 from p2p.stream import ByteStream
 from p2p.tls.certificate import make_certificate
 from p2p.tls.context import make_context
@@ -23,7 +23,6 @@ from p2p.tls.handshake import Handshake
 
 CLOCK_SKEW = timedelta(hours=1)  # how far behind a peer's clock may be; go-libp2p's figure
 VALIDITY = timedelta(days=100 * 365)  # a certificate lives as long as its process; go-libp2p's figure
-HANDSHAKE_READ_SIZE = 4096  # bytes; most handshakes have fewer in each direction
 
 
 class TlsIdentity:
@@ -85,29 +84,11 @@ async def secure_inbound(
 
 
 async def _secure(raw: ByteStream, handshake: Handshake) -> EncryptedStream:
-    while True:
-        if data := handshake.data_to_send():
-            await raw.send_all(data)
-        if (completed := handshake.next_event()) is not None:
-            return EncryptedStream(
-                raw,
-                completed.channel,
-                remote_key=completed.remote_key,
-                early_muxer=completed.early_muxer,
-                surplus=completed.surplus,
-            )
-        received = await raw.receive_some(HANDSHAKE_READ_SIZE)
-        if not received:
-            raise ConnectionLost("the peer closed the connection within the TLS handshake")
-        try:
-            handshake.receive_data(received)
-        except P2PError:
-            _say_why(raw, handshake)
-            raise
-
-
-def _say_why(raw: ByteStream, handshake: Handshake) -> None:
-    """Sends the alert, as far as that goes without waiting for a peer that we are leaving."""
-    if alert := handshake.data_to_send():
-        with suppress(ConnectionLost):
-            raw.send_nowait(alert)
+    completed = await run_handshake(raw, handshake)
+    return EncryptedStream(
+        raw,
+        completed.channel,
+        remote_key=completed.remote_key,
+        early_muxer=completed.early_muxer,
+        surplus=completed.surplus,
+    )

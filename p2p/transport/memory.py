@@ -6,6 +6,7 @@ The same stack runs on it as on TCP, without sockets, so virtual clocks work.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -13,7 +14,9 @@ from multiaddr import Multiaddr
 
 from p2p.address import parse_address
 from p2p.errors import AddressInUse, ConnectionLost, LocalProtocolError
+from p2p.reading import READ_AHEAD
 from p2p.stream import Data
+from p2p.waiter import Waiter
 
 PIPE_SIZE = 256 * 1024  # bytes in flight in one direction before a sender waits; near what loopback TCP has
 BACKLOG = 128  # connections waiting for accept
@@ -28,23 +31,25 @@ class _Pipe:
         self._bytes = bytearray()
         self._ended = False  # by the sending end
         self._broken = False  # by the receiving end
-        self._changed = trio.lowlevel.ParkingLot()
+        self._arrival = Waiter()  # the reader, while nothing is here
+        self._room = Waiter()  # the writer, while it is full
 
     def put(self, data: Data) -> int:
         """Takes the beginning of `data`; how many bytes."""
         if self._ended or self._broken:
             raise ConnectionLost(CLOSED)
-        taken = memoryview(data)[: self._size - len(self._bytes)]
+        room = self._size - len(self._bytes)
+        taken = data if len(data) <= room else memoryview(data)[:room]
         self._bytes += taken
         if taken:
-            self._changed.unpark_all()
+            self._arrival.wake()
         return len(taken)
 
     async def wait_for_room(self) -> None:
         """Returns when `put` can take something. Raises `ConnectionLost`."""
         await trio.lowlevel.checkpoint()
         while len(self._bytes) >= self._size and not (self._ended or self._broken):
-            await self._changed.park()
+            await _wait(self._room)
         if self._ended or self._broken:
             raise ConnectionLost(CLOSED)
 
@@ -52,7 +57,7 @@ class _Pipe:
         """Returns when `take` can give something, or nothing because it is the end."""
         await trio.lowlevel.checkpoint()
         while not (self._bytes or self._ended or self._broken):
-            await self._changed.park()
+            await _wait(self._arrival)
         if self._broken:
             raise ConnectionLost(CLOSED)
 
@@ -61,19 +66,47 @@ class _Pipe:
         data = bytes(memoryview(self._bytes)[:max_bytes])
         del self._bytes[: len(data)]
         if data:
-            self._changed.unpark_all()
+            self._room.wake()
         return data
+
+    async def take_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with all that comes, until the end. Raises `ConnectionLost`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        unyielded = 0
+        while not self._broken:
+            if data := self._bytes:
+                self._bytes = bytearray()
+                self._room.wake()
+                handle(memoryview(data))
+                if (unyielded := unyielded + len(data)) >= READ_AHEAD:
+                    unyielded = 0
+                    await trio.lowlevel.checkpoint()
+            elif self._ended:
+                return await trio.lowlevel.checkpoint()
+            else:
+                await _wait(self._arrival)
+        raise ConnectionLost(CLOSED)
 
     def end(self) -> None:
         """The sending end closes: what is on its way still arrives."""
         self._ended = True
-        self._changed.unpark_all()
+        self._changed()
 
     def break_off(self) -> None:
         """The receiving end closes: what is on its way is lost."""
         self._broken = True
         self._bytes.clear()
-        self._changed.unpark_all()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._arrival.wake()
+        self._room.wake()
+
+
+async def _wait(place: Waiter) -> None:
+    if place:
+        raise LocalProtocolError("another task is waiting for this connection")
+    await place.wait()
 
 
 class MemoryStream:
@@ -95,6 +128,13 @@ class MemoryStream:
         data = self._incoming.take(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end; each is good during the call only.
+
+        Raises `ConnectionLost` when our end is closed, and what `handle` raises.
+        """
+        await self._incoming.take_each(handle)
 
     def send_nowait(self, data: Data) -> int:
         """Hands over the beginning of `data`, as far as there is room; how many bytes, maybe 0.

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError
+from p2p.reading import receive_each
 from p2p.stream import Data
 from p2p.turns import Turns
 
@@ -49,6 +50,13 @@ class SocketStream:
                 await self._wait(trio.lowlevel.wait_readable)
             except OSError as exc:
                 raise self._lost(exc) from exc
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end; each is good during the call only.
+
+        Raises `ConnectionLost`, and what `handle` raises.
+        """
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         """Sends the beginning of `data`, as far as the kernel takes it now; how many bytes, maybe 0.

@@ -1,10 +1,11 @@
 """Runs a yamux session over a secured connection: one task reads, one writes, handlers do the rest.
 
 The reader never waits for a handler: what it reads goes into per-stream buffers, which the windows
-bound. Senders put whole frames into the session. The first one after bytes came sends at once, from
-its own task, as far as that goes without waiting; the rest is joined and left to the writer task. So
-an answer is not held up by a task switch, small writes share messages and system calls, and a
-cancelled sender never leaves half a frame behind. The reader's deadline is the connection's clock.
+bound, or straight to the handler that waits in `receive_each`. Senders put whole frames into the
+session. The first one after bytes came sends at once, from its own task, as far as that goes without
+waiting; the rest is joined and left to the writer task. So an answer is not held up by a task switch,
+small writes share messages and system calls, and a cancelled sender never leaves half a frame behind.
+The reader's deadline is the connection's clock.
 
 Memory of one connection: 256 KiB to read for each stream (at most 256 of them opened by the peer), 32
 MiB that windows grow by, and twice `HIGH_WATER` to send: what is on its way, what waits meanwhile.
@@ -20,9 +21,10 @@ from functools import partial
 import trio
 
 from p2p.errors import ConnectionLost, P2PError, RemoteProtocolError
+from p2p.handlers import run_handler
 from p2p.peer_id import PeerId
 from p2p.scope import open_scope
-from p2p.stream import SecureStream
+from p2p.stream import Data, SecureStream
 from p2p.yamux import events
 from p2p.yamux.budget import WindowBudget
 from p2p.yamux.flow import StreamState
@@ -32,7 +34,6 @@ from p2p.yamux.stream import YamuxStream
 from p2p.yamux.wire import GoAwayCode, StreamErrorCode
 
 WRITE_STALL = 10.0  # seconds for each block; go-yamux, ConnectionWriteTimeout for each 64 KiB
-READ_AHEAD = 256 * 1024  # bytes read in a row; then handlers take them, while they are in the caches
 CLOSE_GRACE = 1.0  # seconds for the last frames, and again for closing the stream beneath
 MAX_HANDLERS = MAX_INBOUND_STREAMS  # tasks; a peer that opens and resets at once piles up no more
 
@@ -138,10 +139,11 @@ class YamuxConnection:
 
     async def _read(self, accept: Callable[[YamuxStream], None]) -> None:
         session, link = self._session, self._link
+        take = partial(self._take, accept)
         ended = False
         while not ended:
             with trio.CancelScope(deadline=session.next_deadline()) as link.timer:
-                await self._receive(accept)
+                await self._stream.receive_each(take)
                 ended = True
             if not ended:
                 session.handle_timer(trio.current_time())
@@ -150,19 +152,15 @@ class YamuxConnection:
             raise ConnectionLost(f"the peer closed the connection with {session.num_streams} open streams")
         link.lose("the peer closed the connection")
 
-    async def _receive(self, accept: Callable[[YamuxStream], None]) -> None:
-        """Takes what comes, until the end of the bytes. Cancelled while it waits, it has lost nothing."""
-        session, link, unyielded = self._session, self._link, 0
-        while data := await self._stream.receive_some():
-            self.bytes_received += len(data)
-            link.prompt = True
-            session.receive_data(data, trio.current_time())
-            while (event := session.next_event()) is not None:
-                self._handle_event(event, accept)
-            link.kick()
-            if (unyielded := unyielded + len(data)) >= READ_AHEAD:
-                unyielded = 0
-                await trio.lowlevel.checkpoint()
+    def _take(self, accept: Callable[[YamuxStream], None], data: Data) -> None:
+        """Handles what came. Never waits, and needs no current task."""
+        session, link = self._session, self._link
+        self.bytes_received += len(data)
+        link.prompt = True
+        session.receive_data(data, trio.current_time())
+        while (event := session.next_event()) is not None:
+            self._handle_event(event, accept)
+        link.kick()
 
     def _handle_event(self, event: events.Event, accept: Callable[[YamuxStream], None]) -> None:
         streams = self._link.streams
@@ -206,29 +204,10 @@ class YamuxConnection:
         self._parts.cancel()
 
     async def _handle(self, stream: YamuxStream, on_stream: Callable[[YamuxStream], Awaitable[None]]) -> None:
-        """Runs one handler. What it raises ends its stream and nothing else."""
         try:
-            await on_stream(stream)
-            await stream.aclose()
-        except Exception as exc:  # a handler is anybody's code: its failure is not the connection's
-            self._report(stream, exc)
-        except BaseExceptionGroup as group:  # the same, from a nursery that was cancelled meanwhile
-            cancelled, rest = group.split(trio.Cancelled)
-            if cancelled is None or not isinstance(rest, Exception):
-                raise
-            self._report(stream, rest)
-            raise cancelled from None
+            await run_handler(stream, on_stream)
         finally:
             self._num_handlers -= 1
-
-    def _report(self, stream: YamuxStream, error: Exception) -> None:
-        stream.reset()
-        if isinstance(error, P2PError | trio.TooSlowError):  # the peer's doing, or nobody's
-            reason = str(error) or "it took too long"
-            logger.info("stream %d of %s (%s) ended: %s", stream.id, self.peer, stream.protocol, reason)
-        else:
-            message = "the handler of stream %d of %s (%s) failed"
-            logger.warning(message, stream.id, self.peer, stream.protocol, exc_info=error)
 
     async def _write(self) -> None:
         link = self._link

@@ -13,6 +13,7 @@ import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError, P2PError
 from p2p.stream import MAX_BLOCK
+from p2p.waiter import Waiter
 from p2p.yamux.flow import StreamState
 from p2p.yamux.session import Session
 
@@ -22,33 +23,6 @@ if TYPE_CHECKING:
 
 HIGH_WATER = 8 * MAX_BLOCK  # bytes that wait to be sent; more gains nothing
 PUSH_SIZE = 4 * MAX_BLOCK  # bytes that are worth a system call of their own, and still fit the caches
-
-
-class Waiter:
-    """A place where one task at a time waits to be woken; lighter than a `ParkingLot`."""
-
-    __slots__ = ("_task",)
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-
-    def __bool__(self) -> bool:
-        return self._task is not None
-
-    async def wait(self) -> None:
-        """Returns after the next `wake`."""
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
-
-    def wake(self) -> None:
-        """Lets the task go on, if one waits."""
-        task, self._task = self._task, None
-        if task is not None:
-            trio.lowlevel.reschedule(task)
-
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Link:
@@ -110,6 +84,12 @@ class Link:
         """Sends `data`, which the link `takes`, on a stream that is open for writing."""
         self.session.send_fitting(stream, data)
         self.answer()
+
+    def send_at_once(self, stream: StreamState, data: Data) -> None:
+        """As `send`; it leaves before this returns, if the peer is not slow."""
+        self.session.send_fitting(stream, data)
+        self.prompt = False
+        self.push()
 
     def answer(self) -> None:
         """Sends what was just queued: at once when it is the first since bytes came, else soon."""
@@ -180,8 +160,8 @@ class Link:
         """Ends every stream and wakes everybody who waits, once."""
         if self.lost is None:
             self.lost = reason
-            for stream in self.streams.values():
+            streams, self.streams = self.streams, {}
+            for stream in streams.values():
                 stream.wake()
-            self.streams.clear()
             self._openers.unpark_all()
             self.senders.unpark_all()

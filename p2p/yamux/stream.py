@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError, P2PError, StreamReset
+from p2p.waiter import Waiter
 from p2p.yamux.buffer import ReceiveBuffer
-from p2p.yamux.link import Waiter
 from p2p.yamux.wire import StreamErrorCode
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._state = state
         self._buffer = ReceiveBuffer()
         self._readable = Waiter()
+        self._handler: Callable[[bytes], None] | None = None  # of who waits in `receive_each`
+        self._failure: Exception | None = None  # that it raised
         self._writable = Waiter()
         self._operations = 0
         self._receiving = False
@@ -47,6 +50,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._closed = False
         self._reset: StreamReset | None = None
         self._proposal: Initiator | None = None  # that the peer has not answered yet
+        self._broken: Callable[[], None] | None = None  # for who watches
 
     @property
     def peer(self) -> PeerId:
@@ -68,16 +72,59 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         self._receiving = True
         try:
             await self._take_turn()
-            while not self._buffer or (self._proposal is not None and not self._take_answer()):
-                if self._received_eof and not self._closed and self._reset is None:
-                    if self._proposal is not None:
-                        raise ConnectionLost("the peer closed the stream before it answered the proposal")
+            while not self._has_data():
+                if self._at_end():
                     return b""
-                self._check_open()
                 await self._readable.wait()
         finally:
             self._receiving = False
         return self._take(max_bytes)
+
+    async def receive_each(self, handle: Callable[[bytes], None]) -> None:
+        """Calls `handle` with every piece that comes, until the peer closed its side.
+
+        While this waits, the connection's reader calls `handle` itself: no task is switched to. What
+        `handle` raises leaves here, at once, and ends nothing else. Raises as `receive_some` does.
+        Cancelled, it has lost nothing: what was not handled comes with the next call.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task receives from this stream")
+        self._receiving = True
+        try:
+            while True:
+                await self._take_turn()
+                if self._has_data():
+                    handle(self._take(None))
+                elif self._at_end():
+                    return
+                else:
+                    await self._let_handle(handle)
+        finally:
+            self._receiving = False
+
+    async def _let_handle(self, handle: Callable[[bytes], None]) -> None:
+        """Waits until there is something that the reader cannot hand to `handle`; raises what that raised."""
+        self._handler = handle
+        try:
+            await self._readable.wait()
+        finally:
+            self._handler = None
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _has_data(self) -> bool:
+        """Whether something can be taken; the answer to a proposal is checked first."""
+        return bool(self._buffer) and (self._proposal is None or self._take_answer())
+
+    def _at_end(self) -> bool:
+        """Whether the peer closed its side, with nothing left to read; raises when nothing will come."""
+        if self._received_eof and not self._closed and self._reset is None:
+            if self._proposal is not None:
+                raise ConnectionLost("the peer closed the stream before it answered the proposal")
+            return True
+        self._check_open()
+        return False
 
     async def send_all(self, data: Data) -> None:
         """Returns when all is handed to the connection within the peer's window.
@@ -98,6 +145,20 @@ class YamuxStream(trio.abc.HalfCloseableStream):
             link.send(self._state, data)
         else:
             await self._send_in_parts(data)
+
+    def send_nowait(self, data: Data) -> bool:
+        """Hands all of `data` to the connection if that goes without waiting, else nothing; whether.
+
+        What the connection can send leaves before this returns. It needs no current task. Raises as
+        `send_all` does.
+        """
+        if self._sending:
+            return False
+        self._check_writable()
+        if not self._link.takes(self._state, len(data)):
+            return False
+        self._link.send_at_once(self._state, data)
+        return True
 
     async def _send_in_parts(self, data: Data) -> None:
         self._start_sending()
@@ -166,6 +227,17 @@ class YamuxStream(trio.abc.HalfCloseableStream):
             self._reset = StreamReset("the stream was reset on this side", code)
             self._drop()
 
+    def watch(self, broken: Callable[[], None]) -> None:
+        """As `Stream.watch`."""
+        self._broken = broken
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tells who watches, if there is reason to."""
+        if self._broken is not None and (self._reset is not None or self._link.lost is not None):
+            broken, self._broken = self._broken, None
+            broken()
+
     # --- for the negotiation of the stream's protocol
 
     def send_soon(self, data: bytes) -> None:
@@ -194,9 +266,20 @@ class YamuxStream(trio.abc.HalfCloseableStream):
     # --- called by the connection
 
     def receive_data(self, data: bytes) -> None:
-        """Bytes came, within the window."""
-        self._buffer.append(data)
-        self._readable.wake()
+        """Bytes came, within the window: for the handler of who waits, if the answer to a proposal is not.
+
+        A task that was woken or cancelled does not wait any more: it, or the next, finds them in order.
+        """
+        if self._handler is None or not self._readable or self._proposal is not None:
+            self._buffer.append(data)
+            self._readable.wake()
+            return
+        self._session.consume(self._state, len(data), trio.current_time())
+        try:
+            self._handler(data)
+        except Exception as exc:  # anybody's code: the task gets it, the connection goes on
+            self._failure = exc
+            self._readable.wake()
 
     def receive_eof(self) -> None:
         """The peer closed its side."""
@@ -214,6 +297,7 @@ class YamuxStream(trio.abc.HalfCloseableStream):
         """Lets whoever waits look again: the window grew, or the connection is lost."""
         self._readable.wake()
         self._writable.wake()
+        self._tell()
 
     # --- private
 

@@ -24,6 +24,7 @@ from p2p.blobs.wire import (
     encode_request,
 )
 from p2p.errors import LocalProtocolError, StreamReset
+from p2p.files import FolderFiles
 from p2p.framing import DelimitedReader, receive_exactly
 from p2p.host import Host
 from p2p.peer_id import PeerId
@@ -53,8 +54,8 @@ async def open_pair(held: BlobStore, fetched: BlobStore) -> AsyncIterator[tuple[
 
 @pytest.mark.parametrize("on_disk", [False, True])
 async def test_a_blob_is_fetched_and_then_held(on_disk: bool, tmp_path: Path) -> None:
-    held = BlobStore(tmp_path / "held" if on_disk else None, CAPACITY)
-    fetched = BlobStore(tmp_path / "fetched" if on_disk else None, CAPACITY)
+    held = BlobStore(FolderFiles(tmp_path / "held") if on_disk else None, CAPACITY)
+    fetched = BlobStore(FolderFiles(tmp_path / "fetched") if on_disk else None, CAPACITY)
     assert held.put(THREE) == ROOT
     async with open_pair(held, fetched) as (blobs, _, theirs):
         assert await blobs.fetch(ROOT, SIZE, [theirs.peer_id]) == THREE
@@ -296,7 +297,8 @@ async def test_a_request_that_is_none_is_reset(request_bytes: bytes, autojump_cl
 async def test_a_disk_that_fails_holds_nothing_and_the_peer_lives_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, fetched = BlobStore(tmp_path / "held", CAPACITY), BlobStore(tmp_path / "fetched", CAPACITY)
+    theirs_files, our_files = FolderFiles(tmp_path / "held"), FolderFiles(tmp_path / "fetched")
+    held, fetched = BlobStore(theirs_files, CAPACITY), BlobStore(our_files, CAPACITY)
     held.put(THREE)
 
     def fails(*_: object) -> None:
@@ -304,14 +306,14 @@ async def test_a_disk_that_fails_holds_nothing_and_the_peer_lives_on(
 
     async with open_pair(held, fetched) as (blobs, ours, theirs):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_bytes", fails)  # full: what was fetched is returned all the same
+            patch.setattr(our_files, "write", fails)  # full: what was fetched is returned all the same
             assert await blobs.fetch(ROOT, SIZE, [theirs.peer_id]) == THREE
             assert ROOT not in fetched
         fetched.put(THREE)
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", fails)  # our own copy cannot be read: ask for another
+            patch.setattr(our_files, "read", fails)  # our own copy cannot be read: ask for another
             assert await blobs.fetch(ROOT, SIZE, [theirs.peer_id]) == THREE
-            patch.setattr(Path, "open", fails)
+            patch.setattr(theirs_files, "read", fails)
             stream = await ours.open_stream(theirs.peer_id, [PROTOCOL])
             await stream.send_all(encode_request(Request(root=ROOT, size=SIZE, first=0, count=1)))
             answer = await DelimitedReader(stream, MAX_ANSWER).receive()

@@ -9,6 +9,7 @@ from p2p.blobs import store as store_module
 from p2p.blobs.merkle import CHUNK_SIZE, blob_root, chunk_count, verify_chunk
 from p2p.blobs.store import BlobStore
 from p2p.errors import InvalidInput, LocalProtocolError
+from p2p.files import FolderFiles
 from tests.blobs.support import THREE, blob
 
 CAPACITY = 4 * CHUNK_SIZE
@@ -16,7 +17,7 @@ CAPACITY = 4 * CHUNK_SIZE
 
 @pytest.fixture(params=["memory", "folder"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return BlobStore(None if request.param == "memory" else tmp_path / "blobs", CAPACITY)
+    return BlobStore(None if request.param == "memory" else FolderFiles(tmp_path / "blobs"), CAPACITY)
 
 
 def files(directory: Path) -> list[str]:
@@ -89,21 +90,21 @@ def test_the_empty_blob_can_be_held(store: BlobStore) -> None:
 
 
 def test_a_folder_is_found_again_by_the_next_process(tmp_path: Path) -> None:
-    root = BlobStore(tmp_path, CAPACITY).put(THREE)
-    again = BlobStore(tmp_path, CAPACITY)
+    root = BlobStore(FolderFiles(tmp_path), CAPACITY).put(THREE)
+    again = BlobStore(FolderFiles(tmp_path), CAPACITY)
     chunk = again.chunk(root, len(THREE), 2)
     assert chunk is not None
     assert verify_chunk(root, 3, 2, chunk.data, chunk.proof)
     assert again.get(root) == THREE
-    assert not again.in_memory
+    assert again.blocking
 
 
 def test_the_oldest_files_go_first_when_a_folder_is_over_its_capacity(tmp_path: Path) -> None:
-    before = BlobStore(tmp_path, CAPACITY)
+    before = BlobStore(FolderFiles(tmp_path), CAPACITY)
     roots = [before.put(blob(CHUNK_SIZE, seed)) for seed in range(4)]
     for age, root in enumerate(reversed(roots)):
         os.utime(tmp_path / root.hex(), (1000 + age, 1000 + age))
-    again = BlobStore(tmp_path, 2 * CHUNK_SIZE)
+    again = BlobStore(FolderFiles(tmp_path), 2 * CHUNK_SIZE)
     assert [root in again for root in roots] == [True, True, False, False]
     assert files(tmp_path) == sorted(root.hex() for root in roots[:2])
 
@@ -112,14 +113,14 @@ def test_other_files_in_the_folder_are_left_alone_and_unfinished_ones_removed(tm
     for name in ("notes.txt", "ab", "z" * 64, "0" * 64 + ".partial"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / ("a" * 64)).mkdir()
-    assert len(BlobStore(tmp_path, CAPACITY)) == 0
+    assert len(BlobStore(FolderFiles(tmp_path), CAPACITY)) == 0
     assert files(tmp_path) == sorted(["notes.txt", "ab", "z" * 64, "a" * 64])
 
 
 @pytest.mark.parametrize("reopened", [False, True])
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
 def test_a_damaged_file_is_never_handed_out(tmp_path: Path, damage: str, reopened: bool) -> None:
-    store = BlobStore(tmp_path, 2 * CAPACITY)
+    store = BlobStore(FolderFiles(tmp_path), 2 * CAPACITY)
     for read in ("get", "chunk"):
         root = store.put(THREE)
         path = tmp_path / root.hex()
@@ -133,7 +134,7 @@ def test_a_damaged_file_is_never_handed_out(tmp_path: Path, damage: str, reopene
             case "remove":
                 path.unlink()
         if reopened:
-            store = BlobStore(tmp_path, 2 * CAPACITY)
+            store = BlobStore(FolderFiles(tmp_path), 2 * CAPACITY)
         found = store.get(root) if read == "get" else store.chunk(root, len(THREE), 2)
         if damage == "grow" and read == "chunk" and not reopened:
             assert found is not None  # the chunk itself is true
@@ -144,8 +145,17 @@ def test_a_damaged_file_is_never_handed_out(tmp_path: Path, damage: str, reopene
         store.discard(root)
 
 
+@pytest.mark.parametrize("left", [b"", THREE[:1000], bytes(len(THREE))])
+def test_what_a_crash_has_torn_is_put_again(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / blob_root(THREE).hex()).write_bytes(left)
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
+    assert store.get(store.put(THREE)) == THREE
+    store.put(blob(CHUNK_SIZE))
+    assert len(store) == 2  # nothing is counted twice
+
+
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = BlobStore(tmp_path, CAPACITY)
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
 
     def full(path: Path, data: bytes) -> int:
         with path.open("wb") as file:
@@ -164,4 +174,4 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InvalidInput, match=r"cannot use the folder .*/file/blobs: Not a directory"):
-        BlobStore(tmp_path / "file" / "blobs", CAPACITY)
+        BlobStore(FolderFiles(tmp_path / "file" / "blobs"), CAPACITY)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from federated.compute import Compute, InlineCompute, ShouldStop
+from federated.compute import Compute, InlineCompute, Kind, ShouldStop
 from federated.driver import Task, open_task
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
 from federated.registry import Registry
@@ -35,7 +35,7 @@ T = TypeVar("T")
 class ModelledCompute(InlineCompute):
     """Every job takes `JOB` seconds of the virtual clock."""
 
-    async def run(self, job: Callable[[ShouldStop], T]) -> T:
+    async def run(self, job: Callable[[ShouldStop], T], kind: Kind = "other") -> T:
         await trio.sleep(JOB)
         return job(lambda: False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 
 
+@cache
 def peer(number: int) -> PeerId:
-    return PeerId.from_public_key(KeyPair.from_seed(bytes([number]) * 32).public)
+    seed = bytes([number]) * 32 if number < 256 else number.to_bytes(32)
+    return PeerId.from_public_key(KeyPair.from_seed(seed).public)
 
 
 def members(count: int) -> list[str]:

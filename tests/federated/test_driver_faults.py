@@ -21,6 +21,7 @@ from federated.state import TaskState
 from federated.workbench import digest
 from p2p.blobs import blob_root
 from p2p.errors import InvalidInput
+from p2p.files import FolderFiles
 from tests.federated import tiny
 from tests.federated.lab import (
     Lab,
@@ -125,7 +126,7 @@ async def test_a_member_whose_disk_fails_is_quiet_until_it_works_again(
     write, broken = TaskState.write, [False]
 
     def failing(state: TaskState, entries: object) -> None:
-        if broken[0] and state._folder is not None and "/4/" in str(state._folder):
+        if broken[0] and "/4/" in str(state._files):
             raise StorageError("journal: No space left on device")
         write(state, entries)  # type: ignore[arg-type]  # as it came
 
@@ -153,7 +154,7 @@ async def test_a_damaged_journal_keeps_a_member_from_voting_and_nobody_else(
     lab = Lab(tiny_manifest(4, rounds=2), tmp_path)
     folder = tmp_path / "4" / "tasks" / lab.manifest.task_id.hex()
     folder.mkdir(parents=True)
-    journal = Journal(folder / "journal")
+    journal = Journal(FolderFiles(folder), "journal")
     journal.append([b"nonsense", b"more"])
     journal.close()
     async with open_lab(lab, 1, 2, 3, 4):
@@ -171,7 +172,7 @@ async def test_a_checkpoint_of_another_kind_of_model_is_not_guessed_at(
 ) -> None:
     lab = Lab(tiny_manifest(1, rounds=1), tmp_path)
     folder = tmp_path / "1" / "tasks" / lab.manifest.task_id.hex()
-    state = TaskState(folder, lab.manifest.task_id, 1000)
+    state = TaskState(FolderFiles(folder), lab.manifest.task_id, 1000)
     state.restore()
     model = Model(digest=digest(OTHER_MODEL), root=blob_root(OTHER_MODEL), size=len(OTHER_MODEL))
     state.checkpoint(certified(model, 1, lab.manifest.task_id), OTHER_MODEL)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from federated.errors import StorageError
 from federated.journal import HEADER, MAX_JOURNAL, CheckpointStore, Journal, SavedState
+from p2p.files import FolderFiles
 
 RECORDS = [b"first", b"second record", b"\x00" * 20, b"the last one"]
 
 
 def reopen(path):
-    journal = Journal(path)
+    journal = Journal(FolderFiles(path.parent), path.name)
     journal.close()
     return journal.records
 
@@ -22,7 +23,7 @@ def reopen(path):
 @pytest.fixture
 def path(tmp_path):
     """A journal with RECORDS."""
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(FolderFiles(tmp_path), "journal")
     journal.append(RECORDS[:2])
     journal.append(RECORDS[2:])
     assert journal.records == RECORDS
@@ -32,14 +33,14 @@ def path(tmp_path):
 
 def test_records_come_back_in_order_and_more_can_follow(path):
     assert reopen(path) == RECORDS
-    journal = Journal(path)
+    journal = Journal(FolderFiles(path.parent), path.name)
     journal.append([b"more"])
     journal.close()
     assert reopen(path) == [*RECORDS, b"more"]
 
 
 def test_a_cleared_journal_is_empty(path):
-    journal = Journal(path)
+    journal = Journal(FolderFiles(path.parent), path.name)
     journal.clear()
     journal.append([b"next round"])
     journal.close()
@@ -57,7 +58,7 @@ def test_an_end_torn_at_any_byte_is_cut_off(path):
         kept = sum(end <= size for end in ends) - 1
         assert reopen(path) == RECORDS[:kept]
         assert path.stat().st_size == ends[kept]
-        journal = Journal(path)
+        journal = Journal(FolderFiles(path.parent), path.name)
         journal.append([b"after"])
         journal.close()
         assert reopen(path) == [*RECORDS[:kept], b"after"]
@@ -75,13 +76,13 @@ def test_damage_before_the_end_is_refused_at_every_byte(path):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
         if at < last:
             with pytest.raises(StorageError, match="damaged"):
-                Journal(path)
+                Journal(FolderFiles(path.parent), path.name)
         else:
             assert reopen(path) == RECORDS[:-1]
 
 
 def test_a_write_that_fails_leaves_nothing_of_itself(path, monkeypatch):
-    journal = Journal(path)
+    journal = Journal(FolderFiles(path.parent), path.name)
 
     def half(file, data, offset):
         real(file, bytes(data)[:5], offset)
@@ -101,7 +102,7 @@ def test_a_write_that_fails_leaves_nothing_of_itself(path, monkeypatch):
 def test_short_writes_are_continued(path, monkeypatch):
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, bytes(data)[:3], offset))
-    journal = Journal(path)
+    journal = Journal(FolderFiles(path.parent), path.name)
     journal.append([b"in many pieces"])
     journal.close()
     assert reopen(path)[-1] == b"in many pieces"
@@ -109,11 +110,11 @@ def test_short_writes_are_continued(path, monkeypatch):
 
 def test_a_journal_that_cannot_be_used_is_named(tmp_path):
     with pytest.raises(StorageError, match="missing"):
-        Journal(tmp_path / "missing" / "journal")
+        Journal(FolderFiles(tmp_path / "missing"), "journal")
     (tmp_path / "huge").touch()
     os.truncate(tmp_path / "huge", MAX_JOURNAL + 1)
     with pytest.raises(StorageError, match="over the limit"):
-        Journal(tmp_path / "huge")
+        Journal(FolderFiles(tmp_path), "huge")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -122,7 +123,7 @@ def test_whatever_is_appended_comes_back(tmp_path, batches):
     path = tmp_path / "any"
     path.unlink(missing_ok=True)
     for batch in batches:
-        journal = Journal(path)
+        journal = Journal(FolderFiles(path.parent), path.name)
         journal.append(batch)
         journal.close()
     assert reopen(path) == [record for batch in batches for record in batch]
@@ -133,7 +134,7 @@ def state(number):
 
 
 def test_the_newest_checkpoint_is_loaded_and_old_ones_go(tmp_path):
-    store = CheckpointStore(tmp_path, 2000)
+    store = CheckpointStore(FolderFiles(tmp_path), 2000)
     assert store.load() is None
     for number in range(1, 6):
         store.save(number, state(number))
@@ -142,7 +143,7 @@ def test_the_newest_checkpoint_is_loaded_and_old_ones_go(tmp_path):
 
 
 def test_a_checkpoint_damaged_at_any_byte_gives_way_to_the_one_before(tmp_path, caplog):
-    store = CheckpointStore(tmp_path, 2000)
+    store = CheckpointStore(FolderFiles(tmp_path), 2000)
     store.save(1, state(1))
     store.save(2, state(2))
     newest = tmp_path / "checkpoint-00000002"
@@ -159,7 +160,7 @@ def test_a_checkpoint_damaged_at_any_byte_gives_way_to_the_one_before(tmp_path, 
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    store = CheckpointStore(tmp_path, 2000)
+    store = CheckpointStore(FolderFiles(tmp_path), 2000)
     store.save(1, state(1))
 
     def full(file):
@@ -175,6 +176,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 
 
 def test_a_checkpoint_over_the_models_limit_is_refused(tmp_path):
-    CheckpointStore(tmp_path, 2000).save(1, SavedState(certificate=b"c", model=bytes(100_000)))
+    CheckpointStore(FolderFiles(tmp_path), 2000).save(1, SavedState(certificate=b"c", model=bytes(100_000)))
     with pytest.raises(StorageError):
-        CheckpointStore(tmp_path, 1000).load()
+        CheckpointStore(FolderFiles(tmp_path), 1000).load()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.errors import ManifestError
-from federated.manifest import MAX_MANIFEST, PluginRef, load_manifest, parse_manifest
+from federated.manifest import MAX_MANIFEST, MAX_MEMBERS, PluginRef, load_manifest, parse_manifest
 from tests.federated.samples import manifest, members, peer
 
 
@@ -81,8 +81,10 @@ BAD_FIELDS = [
     ("rounds", 0, "rounds"),
     ("rounds", True, "rounds"),
     ("rounds", 2.0, "rounds"),
-    ("members", [], "members: a task has 1 to 64 members, not 0"),
-    ("members", members(65), "members: a task has 1 to 64 members, not 65"),
+    ("committee", 3, "committee: Input should be greater than or equal to 4"),
+    ("committee", 65, "committee: Input should be less than or equal to 64"),
+    ("members", [], "members: a task has 1 to 1024 members, not 0"),
+    ("members", members(1) * 1025, "members: a task has 1 to 1024 members, not 1025"),
     ("members", [members(1)[0]] * 2, f"members: {members(1)[0]} is listed twice"),
     ("members", [*members(2), "Qm0"], "members: not a peer id"),
     ("members", members(1)[0], "members"),
@@ -117,7 +119,7 @@ def test_a_wrong_field_is_named_in_one_line(field: str, value: Any, message: str
         (b'{"seed": NaN}', "not JSON: NaN is not a number"),
         (b'{"seed": 1, "seed": 2}', "seed: is given twice"),
         (b"[" * 60_000, "not JSON: nested too deeply"),
-        (b" " * (MAX_MANIFEST + 1), "65537 bytes are over the limit of 65536"),
+        (b" " * (MAX_MANIFEST + 1), "131073 bytes are over the limit of 131072"),
         (
             written(trainer={"name": "x", "settings": {"lr": 1}}).replace(b'"lr": 1', b'"lr": 1e999'),
             "trainer",
@@ -168,3 +170,26 @@ def test_problem_in_a_file_names_the_file_and_the_field(tmp_path: Path) -> None:
     path.write_bytes(written(rounds=0))
     with pytest.raises(ManifestError, match=r"task\.json: rounds: "):
         load_manifest(path)
+
+
+def test_a_committee_is_part_of_a_task_only_where_not_everybody_votes() -> None:
+    few = manifest(members=members(10))
+    assert few.seats == 10
+    assert b"committee" not in few.canonical()
+    assert manifest(members=members(10), committee=10).task_id == few.task_id
+    drawn = manifest(members=members(10), committee=7)
+    assert drawn.seats == 7
+    assert drawn.task_id != few.task_id
+    assert parse_manifest(drawn.canonical()) == drawn
+    many = manifest(members=members(65))
+    assert many.seats == 64
+    assert b'"committee":64' in many.canonical()
+    assert parse_manifest(many.canonical()) == many
+
+
+def test_the_largest_task_fits_into_a_manifest() -> None:
+    many = manifest(members=members(MAX_MEMBERS))
+    assert many.seats == 64
+    indented = json.dumps(json.loads(many.canonical()), indent=4).encode()
+    assert len(indented) < MAX_MANIFEST
+    assert parse_manifest(indented) == many

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from federated import state as state_module
 from federated.errors import StorageError
 from federated.journal import CheckpointStore, Journal, SavedState
 from federated.rounds.messages import Block, Certificate, Hello, Model, Reveal, inputs_hash
 from federated.rounds.wire import encode_entry
 from federated.state import Restored, TaskState
 from federated.workbench import digest
+from p2p.files import FolderFiles
 
 TASK = bytes(range(32))
 MODEL = b"a model" * 100
@@ -31,7 +33,7 @@ def certificate(model: bytes = MODEL, task: bytes = TASK, number: int = 2) -> Ce
 
 
 def opened(folder: Path | None) -> tuple[TaskState, Restored]:
-    state = TaskState(folder, TASK, len(MODEL))
+    state = TaskState(None if folder is None else FolderFiles(folder), TASK, len(MODEL))
     return state, state.restore()
 
 
@@ -90,7 +92,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     "record", [b"nonsense", encode_entry(bytes(32), ENTRY), encode_entry(TASK, ENTRY)[:-1]]
 )
 def test_a_journal_of_something_else_is_refused(record: bytes, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = Journal(FolderFiles(tmp_path), "journal")
     journal.append([record])
     journal.close()
     with pytest.raises(StorageError, match="remove the folder to start anew"):
@@ -106,6 +108,27 @@ def test_a_journal_of_something_else_is_refused(record: bytes, tmp_path: Path) -
     ],
 )
 def test_a_checkpoint_that_does_not_hold_its_model_is_refused(record: bytes, tmp_path: Path) -> None:
-    CheckpointStore(tmp_path, len(MODEL)).save(2, SavedState(certificate=record, model=MODEL))
+    CheckpointStore(FolderFiles(tmp_path), len(MODEL)).save(2, SavedState(certificate=record, model=MODEL))
     with pytest.raises(StorageError):
         opened(tmp_path)
+
+
+def test_the_certificates_of_earlier_rounds_are_kept_where_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "HISTORY", 2)
+    made = [certificate(number=number) for number in range(1, 8)]
+    state = TaskState(FolderFiles(tmp_path), TASK, 1000, keeps_history=True)
+    assert state.restore().history == ()
+    for count, item in enumerate(made, start=1):
+        state.checkpoint(item, MODEL)
+        state.close()
+        state = TaskState(FolderFiles(tmp_path), TASK, 1000, keeps_history=True)
+        restored = state.restore()
+        assert restored.certificate == item
+        assert restored.history[-2:] == tuple(made[:count])[-2:]
+        assert len(restored.history) <= 4
+    state.close()
+    plain = TaskState(FolderFiles(tmp_path), TASK, 1000)
+    assert plain.restore().history == ()
+    plain.close()

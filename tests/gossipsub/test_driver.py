@@ -20,7 +20,11 @@ from p2p.gossipsub import (
     open_gossipsub,
     sha256_message_id,
 )
-from p2p.gossipsub.driver import REOPEN_FIRST, REOPEN_MAX, SUBSCRIPTION_QUEUE, WRITE_TIMEOUT
+from p2p.gossipsub.events import Action, Deliver, Event, Published, SendRpc
+from p2p.gossipsub.inbound import MESSAGES_AT_ONCE
+from p2p.gossipsub.link import REOPEN_FIRST, REOPEN_MAX, WRITE_TIMEOUT, WRITES_AT_ONCE, Link
+from p2p.gossipsub.router import Router
+from p2p.gossipsub.subscription import SUBSCRIPTION_QUEUE
 from p2p.gossipsub.wire import MAX_RPC, VERSIONS, Prune, Rpc, decode_rpc, encode_rpc
 from p2p.gossipsub.wire import Subscription as Entry
 from p2p.host import Host
@@ -318,7 +322,7 @@ async def test_a_stream_reset_does_not_end_pubsub(autojump_clock: MockClock) -> 
     async with open_pair() as (one, other, subscription):
         sender = one._host.peer_id
         for data in (b"1", b"2"):
-            other._inbound[sender].cancel()  # the host resets the stream that `one` writes to
+            other._inbound[sender].reset()  # the host resets the stream that `one` writes to
             await wait_all_tasks_blocked()
             assert one.peers("t") == one.mesh("t") == []
             start = trio.current_time()
@@ -345,7 +349,7 @@ async def test_a_stream_that_lived_long_is_opened_again_quickly(autojump_clock: 
     async with open_pair() as (one, other, _):
         for _ in range(3):
             await trio.sleep(2 * REOPEN_MAX)
-            other._inbound[one._host.peer_id].cancel()
+            other._inbound[one._host.peer_id].reset()
             await wait_all_tasks_blocked()
             with trio.fail_after(REOPEN_FIRST + 0.1):
                 await one.wait_for_peers("t", 1)
@@ -391,8 +395,8 @@ async def test_a_peer_that_does_not_answer_holds_up_nobody(autojump_clock: MockC
     async with open_pubsubs(2) as (hosts, (one, other)), open_memory_hosts(1) as [lonely]:
         assert lonely.peers() == []
         await connect(*hosts)
-        link = one._links.setdefault(lonely.peer_id, type(one._links[hosts[1].peer_id])(lonely.peer_id))
-        one._nursery.start_soon(one._run_link, link)  # as if it had gone before it was noticed
+        link = one._links[lonely.peer_id] = Link(hosts[0], one._nursery, lonely.peer_id, one._handle)
+        one._nursery.start_soon(link.open)  # as if it had gone before it was noticed
         with other.subscribe("t") as subscription:
             await one.wait_for_peers("t", 1)
             await trio.sleep(100)
@@ -555,6 +559,141 @@ async def test_an_end_while_a_peer_reads_nothing_is_quick(autojump_clock: MockCl
             await trio.sleep(1)
             start = trio.current_time()
         assert trio.current_time() - start <= 1
+
+
+# Without tasks
+
+
+class _Steps(trio.abc.Instrument):
+    """Counts how often a task runs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+@asynccontextmanager
+async def open_line(count: int) -> AsyncIterator[tuple[list[Pubsub], list[bytes]]]:
+    """Peers in a row whose meshes are settled, and what the last of them gets."""
+    got: list[bytes] = []
+    async with open_pubsubs(count) as (hosts, pubsubs), AsyncExitStack() as stack:
+        for pubsub in pubsubs[:-1]:
+            stack.enter_context(pubsub.subscribe_each("t", lambda message: None))
+        stack.enter_context(pubsubs[-1].subscribe_each("t", lambda message: got.append(message.data)))
+        for pair in itertools.pairwise(hosts):
+            await connect(*pair)
+        await trio.sleep(5)
+        yield pubsubs, got
+
+
+async def test_a_message_passes_a_peer_within_one_step_of_one_task(autojump_clock: MockClock) -> None:
+    async with open_line(4) as (pubsubs, got):
+        steps = _Steps()
+        trio.lowlevel.add_instrument(steps)
+        pubsubs[0].publish("t", b"data")
+        assert got == []
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert got == [b"data"]
+        readers = 3  # of a connection that carried the message: a step each, and this task's own two
+        assert steps.count <= readers + 2
+
+
+async def test_a_burst_shares_writes_and_arrives_in_order(autojump_clock: MockClock) -> None:
+    async with open_line(2) as (pubsubs, got):
+        for number in range(10 * WRITES_AT_ONCE):
+            pubsubs[0].publish("t", b"%d" % number)
+        [link] = pubsubs[0]._links.values()
+        assert link._writing  # the rest is a task's
+        await trio.sleep(0.1)
+        assert got == [b"%d" % number for number in range(10 * WRITES_AT_ONCE)]
+        assert not link._writing
+        pubsubs[0].publish("t", b"one more")  # again without the task
+        assert not link._writing
+
+
+async def test_a_burst_of_one_peer_is_handled_in_turns(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        got: list[bytes] = []
+        with pubsub.subscribe_each("t", lambda message: got.append(message.data)):
+            messages = [signed(2, "t", b"%d" % number, SEQNO + number) for number in range(100)]
+            stream = await say(stranger, host.peer_id, SUBSCRIBE)
+            await wait_all_tasks_blocked()
+            half = encode_delimited(encode_rpc(Rpc(messages=tuple(messages[:50]))))
+            rest = [encode_delimited(encode_rpc(Rpc(messages=(message,)))) for message in messages[50:]]
+            await stream.send_all(half + b"".join(rest))
+            turns = [len(got)]
+            while len(got) < 100:
+                await trio.lowlevel.checkpoint()
+                turns.append(len(got))
+        assert got == [b"%d" % number for number in range(100)]
+        # two steps of the others may have passed between two looks of this task
+        assert max(later - earlier for earlier, later in itertools.pairwise(turns)) <= 2 * MESSAGES_AT_ONCE
+
+
+async def test_an_end_within_an_rpc_is_told(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        stream = await say(stranger, host.peer_id, SUBSCRIBE)
+        await stream.send_all(b"\x05half")
+        await stream.send_eof()
+        with pytest.raises(StreamReset):
+            await stream.receive_some()
+        await pubsub.wait_for_peers("t", 1)  # what came before counts
+
+
+async def test_what_the_router_decides_can_be_observed(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, _):
+        seen: list[Action] = []
+        one.observers.append(seen.extend)
+        other.observers.append(seen.extend)
+        one.publish("t", b"data")
+        await wait_all_tasks_blocked()
+        assert [type(action) for action in seen] == [Published, SendRpc, Deliver]
+
+
+async def test_a_router_of_another_kind_can_take_its_place(autojump_clock: MockClock) -> None:
+    class Mute(Router):
+        def handle(self, event: Event, now: float) -> list[Action]:
+            return [a for a in super().handle(event, now) if not isinstance(a, SendRpc)]
+
+    async with open_memory_hosts(2) as (host, other), open_gossipsub(host, make_router=Mute) as mute:
+        async with open_gossipsub(other) as pubsub:
+            await connect(host, other)
+            with mute.subscribe("t"), pubsub.subscribe("t"):
+                await mute.wait_for_peers("t", 1)
+                assert pubsub.peers("t") == []
+
+
+async def test_an_application_that_fails_costs_no_other_peer_the_message(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_line(3) as (pubsubs, got):
+        failed: list[bytes] = []
+
+        def fail(message: PubsubMessage) -> None:
+            failed.append(message.data)
+            raise KeyError(message.data)
+
+        with pubsubs[1].subscribe_each("t", fail):
+            pubsubs[0].publish("t", b"data")
+            await wait_all_tasks_blocked()
+        assert failed == got == [b"data"]
+
+
+async def test_a_stream_that_breaks_under_a_write_is_opened_again(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, _, subscription):
+        [link] = one._links.values()
+        assert link._stream is not None
+        link._stream.reset()  # nobody has noticed yet
+        one.publish("t", b"lost")
+        await one.wait_for_peers("t", 1)
+        await trio.sleep(5)
+        one.publish("t", b"data")
+        assert (await receive(subscription)).data == b"data"
 
 
 # Validators

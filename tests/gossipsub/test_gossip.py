@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from p2p.gossipsub.cache import MessageHistory
+from p2p.gossipsub.cache import MessageHistory, SeenCache
 from p2p.gossipsub.gossip import MAX_ASKED, MAX_PROMISES, Gossip
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.wire import MAX_IDS
@@ -17,8 +17,14 @@ def make_gossip() -> Gossip:
     return Gossip(GossipsubParams(), random.Random(0))
 
 
-def unseen(message_id: bytes) -> bool:
-    return False
+unseen = SeenCache(120.0)
+
+
+def seen(*message_ids: bytes) -> SeenCache:
+    cache = SeenCache(120.0)
+    for message_id in message_ids:
+        cache.add(message_id, 0.0)
+    return cache
 
 
 def some_ids(count: int, start: int = 0) -> list[bytes]:
@@ -27,7 +33,7 @@ def some_ids(count: int, start: int = 0) -> list[bytes]:
 
 def test_what_is_lacking_is_asked_for_once_of_a_peer() -> None:
     gossip = make_gossip()
-    wanted = gossip.handle_ihave(A, [b"1", b"2", b"3", b"1"], lambda message_id: message_id == b"2", 0.0)
+    wanted = gossip.handle_ihave(A, [b"1", b"2", b"3", b"1"], seen(b"2"), 0.0)
     assert sorted(wanted) == [b"1", b"3"]
     assert gossip.handle_ihave(A, [b"1", b"4"], unseen, 0.0) == (b"4",)
 

@@ -17,6 +17,7 @@ from p2p.gossipsub.wire import (
     MAX_SENT_UNWANTED_IDS,
     MAX_TOPIC,
     MAX_UNWANTED_IDS,
+    SMALL_RPC,
     IHave,
     Message,
     Prune,
@@ -25,6 +26,7 @@ from p2p.gossipsub.wire import (
     decode_message,
     decode_rpc,
     encode_message,
+    encode_messages,
     encode_rpc,
     message_size,
     slices,
@@ -221,3 +223,38 @@ def test_slices_have_few_messages_and_lose_nothing(rpc: Rpc, count: int) -> None
     assert sum((part.messages for part in rest), first.messages) == rpc.messages
     assert all(part == Rpc(messages=part.messages) for part in rest)
     assert dataclasses.replace(first, messages=rpc.messages) == rpc
+
+
+def test_the_same_small_message_is_decoded_once() -> None:
+    data = encode_rpc(Rpc(messages=(signed(1, "t", b"data"),)))
+    assert decode_rpc(data) is decode_rpc(bytes(bytearray(data)))
+    assert decode_rpc(data) == Rpc(messages=(signed(1, "t", b"data"),))
+
+
+def test_what_is_large_or_no_message_is_not_kept() -> None:
+    for rpc in (Rpc(messages=(signed(1, "t", bytes(SMALL_RPC)),)), Rpc(graft=("t",))):
+        data = encode_rpc(rpc)
+        assert decode_rpc(data) == rpc
+        assert decode_rpc(data) is not decode_rpc(data)
+
+
+def test_a_malformed_message_is_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError):
+            decode_rpc(b"\x12\xff")
+
+
+def test_nothing_in_a_decoded_rpc_can_be_changed() -> None:
+    """All peers of a process may share it."""
+    rpc = decode_rpc(encode_rpc(Rpc(messages=(signed(1, "t", b"data"),))))
+    for field in dataclasses.fields(rpc):
+        assert isinstance(getattr(rpc, field.name), tuple)
+    for message in rpc.messages:
+        assert all(isinstance(getattr(message, f.name), bytes | str) for f in dataclasses.fields(message))
+    hash(rpc)
+
+
+def test_messages_encode_as_the_rpc_that_has_them() -> None:
+    messages = (signed(1, "t", b"one"), signed(2, "u", bytes(300)))
+    assert encode_messages([message.raw for message in messages]) == encode_rpc(Rpc(messages=messages))
+    assert encode_messages([]) == b""

@@ -1,6 +1,6 @@
 // A js-libp2p node under the control of a test: JSON commands on stdin, JSON events on stdout.
 //
-//     node node.mjs [--transport tcp|ws] [--security noise|tls]
+//     node node.mjs [--transport tcp|ws] [--security noise|tls] [--kad]
 //
 // The protocols and commands of the matrix are described in dialect.py.
 import { createHash, randomBytes } from 'node:crypto'
@@ -15,13 +15,15 @@ import { yamux } from '@libp2p/yamux'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { gossipsub } from '@libp2p/gossipsub'
+import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 
 const { values: options } = parseArgs({
   options: {
     transport: { type: 'string', default: 'tcp' },
-    security: { type: 'string', default: 'noise' }
+    security: { type: 'string', default: 'noise' },
+    kad: { type: 'boolean', default: false }
   }
 })
 const transports = { tcp: [tcp(), ''], ws: [webSockets(), '/ws'] }
@@ -48,6 +50,22 @@ function messageId (message) {
   return id
 }
 
+// Our DHT, with the namespace of values under their own hash.
+function dht () {
+  return kadDHT({
+    protocol: '/atcp/kad/1.0.0',
+    clientMode: false,
+    peerInfoMapper: passthroughMapper, // loopback addresses are dropped otherwise
+    validators: {
+      async v (key, value) {
+        const wanted = new TextDecoder().decode(key).slice('/v/'.length)
+        if (createHash('sha256').update(value).digest('hex') !== wanted) throw new Error('wrong hash')
+      }
+    },
+    selectors: { v: () => 0 }
+  })
+}
+
 const [transport, suffix] = transports[options.transport]
 const node = await createLibp2p({
   addresses: { listen: ['/ip4/127.0.0.1/tcp/0' + suffix] },
@@ -57,9 +75,15 @@ const node = await createLibp2p({
   services: {
     identify: identify(),
     ping: ping(),
-    pubsub: gossipsub({ msgIdFn: messageId, allowPublishToZeroTopicPeers: true })
+    pubsub: gossipsub({ msgIdFn: messageId, allowPublishToZeroTopicPeers: true }),
+    ...(options.kad ? { dht: dht() } : {})
   }
 })
+
+if (options.kad) {
+  await node.services.dht.setMode('server', { force: true })
+  node.services.dht.routingTable.addEventListener('peer:add', ({ detail }) => emit({ event: 'dht-peer', peer: detail.toString() }))
+}
 
 node.addEventListener('peer:identify', ({ detail }) => emit({
   event: 'identify',
@@ -210,6 +234,18 @@ const commands = {
   async publish ({ topic, text }) {
     const { recipients } = await node.services.pubsub.publish(topic, new TextEncoder().encode(text))
     return { recipients: recipients.map(String) }
+  },
+  async put_value ({ key, text }) {
+    let taken = 0
+    const value = new TextEncoder().encode(text)
+    for await (const step of node.services.dht.put(new TextEncoder().encode(key), value)) {
+      if (step.name === 'PEER_RESPONSE' && step.messageName === 'PUT_VALUE') taken++
+    }
+    return { taken }
+  },
+  async get_value ({ key }) {
+    const value = await node.contentRouting.get(new TextEncoder().encode(key), { signal: AbortSignal.timeout(20000) })
+    return { text: new TextDecoder().decode(value) }
   },
   async mesh ({ topic }) { return { peers: node.services.pubsub.getMeshPeers(topic) } }
 }

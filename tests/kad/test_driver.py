@@ -523,4 +523,4 @@ async def test_a_connection_that_ends_in_a_request_fails_it(autojump_clock):
 
             nursery.start_soon(cut)
             with pytest.raises(ConnectionLost):
-                await kad._exchange(silent.peer_id, b"key")
+                await kad._client._exchange(silent.peer_id, FindNode(key=b"key"))

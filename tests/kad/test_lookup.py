@@ -20,7 +20,7 @@ from p2p.kad.lookup import (
     Query,
 )
 from p2p.kad.table import RoutingTable
-from p2p.kad.wire import K, PeerEntry
+from p2p.kad.wire import FindNode, K, PeerEntry
 from tests.kad.peers import address, by_distance, entry, peer
 
 LOCAL = peer(100_000)
@@ -132,7 +132,7 @@ def test_a_network_of_one_silent_peer_ends_without_result():
 
 def test_a_look_up_without_seeds_is_finished_at_once():
     lookup = Lookup(KEY, local=LOCAL, seeds=[LOCAL])
-    assert lookup.start(0.0) == [Finished(closest=())]
+    assert lookup.start(0.0) == [Finished(closest=(), queries=0)]
     assert lookup.next_deadline() is None
     assert lookup.handle_timer(99.0) == []
 
@@ -148,7 +148,7 @@ def test_returned_requester_is_neither_learned_nor_asked():
     lookup = Lookup(KEY, local=LOCAL, seeds=[peer(1)])
     lookup.start(0.0)
     answer = Answered(peer=peer(1), closer=entries([LOCAL]))
-    assert lookup.handle(answer, 0.1) == [Finished(closest=(peer(1),))]
+    assert lookup.handle(answer, 0.1) == [Finished(closest=(peer(1),), queries=1, hops=1)]
 
 
 def test_entries_without_addresses_and_duplicates_are_dropped():
@@ -158,7 +158,7 @@ def test_entries_without_addresses_and_duplicates_are_dropped():
     assert lookup.handle(Answered(peer=peer(1), closer=closer), 0.1) == [
         Learned(peer=peer(3), addresses=entry(3).addresses),
         Learned(peer=peer(1), addresses=entry(1).addresses),
-        Query(peer=peer(3)),
+        Query(peer=peer(3), request=FindNode(key=KEY)),
     ]
 
 
@@ -175,7 +175,7 @@ def test_answers_that_nobody_asked_for_are_ignored():
     lookup = Lookup(KEY, local=LOCAL, seeds=[peer(1)])
     lookup.start(0.0)
     assert lookup.handle(Answered(peer=peer(2), closer=[entry(3)]), 0.1) == []
-    assert lookup.handle_timer(REQUEST_DEADLINE) == [GiveUp(peer=peer(1)), Finished(closest=())]
+    assert lookup.handle_timer(REQUEST_DEADLINE) == [GiveUp(peer=peer(1)), Finished(closest=(), queries=1)]
     assert lookup.handle(Answered(peer=peer(1), closer=[entry(3)]), 11.0) == []
     assert lookup.finished
 
@@ -202,7 +202,7 @@ def test_requests_for_peers_that_became_irrelevant_do_not_hold_up_the_end():
     last: list = []
     for one in ranked[:K]:
         last = lookup.handle(Answered(peer=one, closer=[]), 0.2)
-    assert last == [Finished(closest=tuple(ranked[:K]))]
+    assert last == [Finished(closest=tuple(ranked[:K]), queries=22, hops=2)]
 
 
 def test_liars_that_invent_peers_without_end_are_cut_off():

@@ -1,6 +1,8 @@
 import pytest
 
-from p2p.kad.responder import Known, NoReply, Refuse, Reply, answer
+from p2p.kad.namespaces import MAX_RECORD, Namespaces, content_key
+from p2p.kad.records import MAX_AGE, MAX_PER_PEER, RecordStore
+from p2p.kad.responder import Known, NoReply, Refuse, Reply, Shelf, answer
 from p2p.kad.table import RoutingTable
 from p2p.kad.wire import (
     MAX_SENT,
@@ -12,6 +14,8 @@ from p2p.kad.wire import (
     K,
     Ping,
     PutValue,
+    Record,
+    decode,
     encode,
 )
 from tests.kad.peers import address, by_distance, peer
@@ -92,5 +96,92 @@ def test_an_announced_provider_gets_no_reply():
     assert answer(AddProvider(key=b"k"), REQUESTER, table_of(0), known({})) == NoReply()
 
 
-def test_a_value_to_keep_is_refused():
-    assert answer(PutValue(key=b"k"), REQUESTER, table_of(0), known({})) == Refuse()
+# Values
+
+VALUE = b"value"
+RECORD = Record(key=content_key(VALUE), value=VALUE)
+PUT = PutValue(key=RECORD.key, record=RECORD)
+
+
+def shelf(store=None, now=0.0):
+    return Shelf(store=store or RecordStore(Namespaces()), now=now, wall=1_700_000_000.0 + now)
+
+
+def ask(request, shelf, requester=REQUESTER, count=0):
+    return answer(request, requester, table_of(count), known(ADDRESSES), shelf)
+
+
+def test_a_value_to_keep_is_echoed_and_found_again():
+    here = shelf()
+    assert ask(PUT, here) == Reply(message=PUT)
+    reply = ask(GetValue(key=RECORD.key), here, count=100).message
+    assert reply.record == Record(key=RECORD.key, value=VALUE, received=b"2023-11-14T22:13:20.000000Z")
+    assert len(reply.closer) == K
+
+
+def test_the_date_of_a_value_to_keep_is_dropped():
+    here = shelf()
+    dated = Record(key=RECORD.key, value=VALUE, received=b"2099-01-01T00:00:00Z")
+    assert ask(PutValue(key=RECORD.key, record=dated), here) == Reply(message=PUT)
+    assert here.store.get(RECORD.key, 0.0).received.startswith(b"2023")
+
+
+def test_a_value_that_is_too_old_is_not_named():
+    here = shelf()
+    ask(PUT, here)
+    reply = ask(GetValue(key=RECORD.key), shelf(here.store, MAX_AGE), count=10).message
+    assert reply.record is None
+    assert reply.closer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PutValue(key=RECORD.key),
+        PutValue(key=b"/v/other", record=RECORD),
+        PutValue(key=RECORD.key, record=Record(key=RECORD.key, value=b"poison")),
+        PutValue(key=b"/ns/x", record=Record(key=b"/ns/x", value=b"x")),
+        PutValue(key=b"", record=Record(key=b"", value=b"")),
+    ],
+    ids=["no record", "key mismatch", "poison", "unknown namespace", "empty"],
+)
+def test_a_value_that_its_key_does_not_allow_is_refused(request_):
+    here = shelf()
+    assert ask(request_, here) == Refuse()
+    assert len(here.store) == 0
+
+
+def test_a_value_that_is_too_large_is_refused():
+    value = bytes(MAX_RECORD + 1)
+    key = content_key(value)
+    assert ask(PutValue(key=key, record=Record(key=key, value=value)), shelf()) == Refuse()
+
+
+def test_a_flood_of_values_from_one_peer_is_refused_and_nobody_else_is():
+    here = shelf()
+    answers = []
+    for number in range(MAX_PER_PEER + 50):
+        value = b"%d" % number
+        record = Record(key=content_key(value), value=value)
+        answers.append(ask(PutValue(key=record.key, record=record), here))
+    assert answers.count(Refuse()) == 50
+    assert len(here.store) == MAX_PER_PEER
+    assert ask(PUT, here, peer(8)) == Reply(message=PUT)
+
+
+def test_the_largest_value_still_leaves_room_for_closer_peers():
+    here = shelf()
+    value = bytes(MAX_RECORD)
+    key = content_key(value)
+    ask(PutValue(key=key, record=Record(key=key, value=value)), here)
+    data = encode(ask(GetValue(key=key), here, count=200).message)
+    assert len(data) <= MAX_SENT
+    reply = decode(data)
+    assert reply.record.value == value
+    assert len(reply.closer) == K
+
+
+def test_without_a_shelf_no_value_is_kept_or_found():
+    assert answer(PUT, REQUESTER, table_of(0), known({})) == Refuse()
+    reply = answer(GetValue(key=RECORD.key), REQUESTER, table_of(0), known({}))
+    assert reply == Reply(message=GetValue(key=RECORD.key))

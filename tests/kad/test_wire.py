@@ -17,8 +17,11 @@ from p2p.kad.wire import (
     Ping,
     PutValue,
     Record,
+    SignedValue,
     decode,
+    decode_signed_value,
     encode,
+    encode_signed_value,
 )
 from tests.kad.peers import address, entry, peer
 
@@ -192,3 +195,23 @@ def test_an_address_too_long_for_an_entry_is_passed_over():
 def test_a_record_that_nobody_would_read_is_our_own_error():
     with pytest.raises(LocalProtocolError, match="over the limit"):
         encode(PutValue(key=b"k", record=Record(key=b"k", value=bytes(17 << 10))))
+
+
+def test_peers_are_cut_where_the_record_takes_their_room():
+    closer = tuple(entry(n, addresses=10) for n in range(20))
+    message = GetValue(key=b"k", record=Record(key=b"k", value=bytes(14 << 10)), closer=closer)
+    data = encode(message)
+    assert len(data) <= wire.MAX_SENT
+    assert decode(data) == GetValue(key=b"k", record=message.record, closer=closer[:13])
+
+
+def test_two_full_lists_of_peers_are_cut_to_what_rust_reads():
+    many = tuple(entry(n, addresses=10) for n in range(200))
+    data = encode(GetProviders(key=b"k", providers=many[:100], closer=many))
+    assert wire.MAX_SENT - 800 < len(data) <= wire.MAX_SENT
+
+
+@given(st.binary(max_size=50), st.integers(0, 2**64 - 1), st.binary(max_size=500))
+def test_a_signed_value_survives_the_wire(key, seq, value):
+    signed = SignedValue(key=key, seq=seq, value=value)
+    assert decode_signed_value(encode_signed_value(signed)) == signed

@@ -98,6 +98,15 @@ async def test_bytes_arrive_in_a_buffer_too() -> None:
     assert await far.receive_into(memoryview(buffer)) == 0
 
 
+async def test_each_piece_is_handled_in_clear() -> None:
+    near, far, _, _ = await private_pair()
+    got = bytearray()
+    await near.send_all(b"abcdef")
+    await near.aclose()
+    await far.receive_each(got.extend)
+    assert got == b"abcdef"
+
+
 @pytest.mark.parametrize("capacity", [24, 25, 1000, CHUNK + 1])
 async def test_more_than_the_socket_takes_arrives_whole(capacity: int) -> None:
     data = random.Random(capacity).randbytes(3 * CHUNK + 5 if capacity > 1000 else 5000)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from p2p.errors import ConnectionLost
+from p2p.reading import receive_each
 from p2p.stream import Data
 
 
@@ -50,6 +53,9 @@ class NarrowStream:
         data = await self.receive_some(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         if self.out.ended or self.out.unread:

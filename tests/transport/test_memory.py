@@ -175,3 +175,57 @@ async def test_dialing_listening_and_accepting_can_be_cancelled_at_each_await(au
             assert address == ONE
 
     assert await cancel_at_each_await(world) >= 6
+
+
+async def test_each_piece_is_handled_until_the_end_and_makes_room(autojump_clock):
+    one, other = memory_stream_pair(4)
+    got = bytearray()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other.receive_each, got.extend)
+        await one.send_all(b"0123456789")
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == b"0123456789"
+        one.send_nowait(b"last")
+        await one.aclose()
+    assert got == b"0123456789last"
+    await other.receive_each(got.extend)
+    await other.aclose()
+    with pytest.raises(ConnectionLost):
+        await other.receive_each(got.extend)
+
+
+async def test_closing_wakes_whoever_handles_each_piece(autojump_clock):
+    one, _ = memory_stream_pair()
+
+    async def read() -> None:
+        with pytest.raises(ConnectionLost):
+            await one.receive_each(lambda data: None)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        one.close()
+
+
+async def test_a_piece_that_answers_itself_lets_others_run(autojump_clock):
+    one, other = memory_stream_pair()
+
+    def send_again(data: memoryview) -> None:
+        one.send_nowait(bytes(len(data)))
+
+    async with trio.open_nursery() as nursery:
+        one.send_nowait(bytes(1 << 16))
+        nursery.start_soon(other.receive_each, send_again)
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_second_task_may_not_wait_for_the_same(autojump_clock):
+    one, _ = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(LocalProtocolError):
+            await one.receive_some()
+        nursery.cancel_scope.cancel()

@@ -347,3 +347,21 @@ async def test_dialing_and_accepting_can_be_cancelled_at_each_await_and_leave_no
 
     assert await cancel_at_each_await(world) >= 3
     await listener.aclose()
+
+
+async def test_each_piece_is_handled_until_the_end():
+    transport = TcpTransport()
+    listener = await transport.listen(LOOPBACK)
+    dialed: ByteStream = await transport.dial(listener.addresses[0])
+    accepted, _ = await listener.accept()
+    got = bytearray()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accepted.receive_each, got.extend)
+        await dialed.send_all(b"some")
+        await dialed.send_all(bytes(1 << 20))
+        await dialed.aclose()
+    assert got == b"some" + bytes(1 << 20)
+    await accepted.aclose()
+    with pytest.raises(ConnectionLost):
+        await accepted.receive_each(got.extend)
+    await listener.aclose()

@@ -10,6 +10,7 @@ from trio.testing import memory_stream_pair
 
 from p2p.errors import ConnectionLost, P2PError
 from p2p.peer_id import PeerId
+from p2p.reading import READ_AHEAD
 from p2p.scope import open_scope
 from p2p.stream import MAX_BLOCK, Data
 from p2p.yamux import YamuxConnection, YamuxStream
@@ -44,6 +45,14 @@ class SecureEnd:
             return bytes(await self._near.receive_some(max_bytes))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionLost("closed") from exc
+
+    async def receive_each(self, handle: Callable[[Data], None]) -> None:
+        unyielded = 0
+        while data := await self.receive_some():
+            handle(data)
+            if (unyielded := unyielded + len(data)) >= READ_AHEAD:
+                unyielded = 0
+                await trio.lowlevel.checkpoint()
 
     def send_nowait(self, blocks: Sequence[Data]) -> bool:
         assert self._flushed, "flush first"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
 from p2p.errors import ConnectionLost, LocalProtocolError
+from p2p.reading import receive_each
 from p2p.stream import ByteStream, Data
 from p2p.transport.websocket.outgoing import Outgoing
 from p2p.transport.websocket.session import Session, State
@@ -62,6 +64,13 @@ class WebSocketStream:
             self._received = self._received[len(piece) :]
             filled += len(piece)
         return filled
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end; each is good during the call only.
+
+        Raises `ConnectionLost`, `RemoteProtocolError`, and what `handle` raises.
+        """
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         """Sends the beginning of `data`; what is not counted must be offered again, first.

@@ -6,11 +6,13 @@ Nothing in libp2p relies on it; it is there for proxies and browsers. Peers prov
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
 from p2p.errors import AuthenticationFailed, ConnectionLost, InvalidAddress, RemoteProtocolError
+from p2p.reading import receive_each
 from p2p.stream import ByteStream, Data
 from p2p.transport.websocket.outgoing import Outgoing
 
@@ -81,6 +83,13 @@ class TlsLayer:
         if not waited:
             await trio.lowlevel.checkpoint()
         return count
+
+    async def receive_each(self, handle: Callable[[memoryview], None]) -> None:
+        """Calls `handle` with every piece that comes, until the end; each is good during the call only.
+
+        Raises `ConnectionLost`, `RemoteProtocolError`, and what `handle` raises.
+        """
+        await receive_each(self, handle)
 
     def send_nowait(self, data: Data) -> int:
         """Sends the beginning of `data`; what is not counted must be offered again, first.

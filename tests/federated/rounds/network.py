@@ -15,7 +15,7 @@ from hashlib import sha256, sha512
 from random import Random
 from typing import Any
 
-from federated.manifest import RoundPolicy, TaskManifest
+from federated.manifest import MAX_COMMITTEE, RoundPolicy, TaskManifest
 from federated.rounds import wire
 from federated.rounds.events import (
     Action,
@@ -77,6 +77,7 @@ class Disk:
     """What survives a crash."""
 
     certificate: Certificate | None = None
+    history: list[Certificate] = field(default_factory=list)
     journal: list[Body] = field(default_factory=list)
     blobs: dict[bytes, bool] = field(default_factory=dict)
     models: dict[bytes, bool] = field(default_factory=lambda: {INITIAL.root: True})
@@ -121,6 +122,7 @@ class Network:
         quorum: float = 1.0,
         min_updates: float = 0.5,
         grace_s: float = 0.0,
+        committee: int = MAX_COMMITTEE,
     ) -> None:
         policy = RoundPolicy(
             train_deadline_s=train_deadline_s,
@@ -129,7 +131,9 @@ class Network:
             min_updates=min_updates,
             grace_s=grace_s,
         )
-        self.manifest: TaskManifest = manifest(members=members(count), rounds=rounds, policy=policy)
+        self.manifest: TaskManifest = manifest(
+            members=members(count), rounds=rounds, policy=policy, committee=committee
+        )
         self.rng = Random(seed)
         self.now = 0.0
         self.delay, self.loss, self.duplicates, self.training = delay, loss, duplicates, training
@@ -201,7 +205,12 @@ class Network:
             node.base = node.disk.certificate.block.model if node.disk.certificate else INITIAL
             entries = [wire.encode_entry(self.manifest.task_id, entry) for entry in node.disk.journal]
             restored = tuple(wire.decode_entry(self.manifest.task_id, entry) for entry in entries)
-            event = Started(initial=INITIAL, certificate=node.disk.certificate, entries=restored)
+            event = Started(
+                initial=INITIAL,
+                certificate=node.disk.certificate,
+                entries=restored,
+                history=tuple(node.disk.history),
+            )
             self.tell(node, node.life, event)
             for other in self.alive():
                 if other is not node and self._reaches(node, other):
@@ -273,6 +282,7 @@ class Network:
                 known = self.certified.setdefault(certificate.round, digest)
                 assert known == digest, f"two models are certified for round {certificate.round}"
                 node.disk.certificate = certificate
+                node.disk.history.append(certificate)
                 node.disk.journal = [item for item in node.disk.journal if item.round > certificate.round]
             case Publish(body=body):
                 node.operations += 1

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 from federated.rounds.assembly import MAX_AGGREGATES, Assembly
 from federated.rounds.collection import MAX_FETCHES, Collection, Status
+from federated.rounds.committee import numbers_in
 from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Fetch, Input, Inputs, Screened
 from federated.rounds.messages import Commit, Model, Reveal, commitment
 from tests.federated.rounds.table import BASE, TASK, committee
@@ -13,6 +14,7 @@ from tests.federated.rounds.table import BASE, TASK, committee
 LIMIT = 1000
 COMMITTEE = committee(4)
 PEERS = COMMITTEE.members
+ALL = 0b1111
 INITIAL = Model(digest=BASE, root=BASE, size=1)
 
 
@@ -27,7 +29,7 @@ def commit(number: int, what: Reveal) -> Commit:
 
 def collection(*numbers: int) -> Collection:
     """A collection in which these members have committed and revealed."""
-    made = Collection(committee=COMMITTEE, round_number=1, base=BASE, max_update=LIMIT)
+    made = Collection(membership=COMMITTEE, round_number=1, base=BASE, max_update=LIMIT)
     for number in numbers:
         assert made.add_commit(number, commit(number, reveal(number))) is None
         assert made.add_reveal(number, reveal(number)) is None
@@ -35,7 +37,7 @@ def collection(*numbers: int) -> Collection:
 
 
 def fetched(made: Collection, *numbers: int) -> None:
-    made.fetches([], (), retry=False)
+    made.fetches(0, ALL, 0, retry=False)
     for number in numbers:
         made.fetched(reveal(number).root)
 
@@ -43,25 +45,25 @@ def fetched(made: Collection, *numbers: int) -> None:
 def test_an_update_goes_from_commit_to_valid() -> None:
     made = collection()
     made.add_commit(1, commit(1, reveal(1)))
-    assert (made.committed(), made.revealed()) == ([1], [])
+    assert (made.committed, made.revealed) == (0b10, 0)
     made.add_reveal(1, reveal(1))
-    assert made.revealed() == [1]
+    assert made.revealed == 0b10
     assert made.status(1) is None
-    holders = [1, 2]
-    [fetch] = made.fetches(holders, (), retry=False)
+    live = 0b110
+    [fetch] = made.fetches(live, ALL, 0, retry=False)
     assert fetch == Fetch(round=1, root=reveal(1).root, size=10, holders=(PEERS[1], PEERS[2]))
-    assert made.fetches(holders, (), retry=True) == []
+    assert made.fetches(live, ALL, 0, retry=True) == []
     assert made.status(1) is Status.FETCHING
     [validate] = made.fetched(reveal(1).root)
     assert validate.input == Input(peer=PEERS[1], root=reveal(1).root, size=10, examples=1)
     assert made.fetched(reveal(1).root) == []
     made.validated(reveal(1).root, None)
-    assert made.with_status(Status.VALID) == made.candidates() == [1]
+    assert numbers_in(made.with_status(Status.VALID)) == made.candidates() == [1]
     assert made.refused() == []
 
 
 def test_an_owner_that_is_gone_is_asked_last() -> None:
-    [fetch] = collection(1).fetches([2, 3], (), retry=False)
+    [fetch] = collection(1).fetches(0b1100, ALL, 0, retry=False)
     assert fetch.holders == (PEERS[2], PEERS[3], PEERS[1])
 
 
@@ -80,9 +82,9 @@ def test_a_reveal_that_overtakes_its_commit_waits_for_it() -> None:
     made = collection()
     assert made.add_reveal(1, reveal(1)) is None
     assert made.add_reveal(1, reveal(2)) is None
-    assert made.revealed() == []
+    assert made.revealed == 0
     assert made.add_commit(1, commit(1, reveal(1))) is None
-    assert made.revealed() == [1]
+    assert made.revealed == 0b10
     made.add_reveal(2, reveal(2))
     assert made.add_commit(2, commit(1, reveal(2))) == "commitment"
 
@@ -101,7 +103,7 @@ def test_a_reveal_that_does_not_match_may_be_followed_by_one_that_does() -> None
     made.add_commit(1, commit(1, reveal(1)))
     assert made.add_reveal(1, reveal(2)) == "commitment"
     assert made.add_reveal(1, reveal(1)) is None
-    assert made.revealed() == [1]
+    assert made.revealed == 0b10
 
 
 def test_a_late_commit_never_enters_our_candidates_but_can_be_fetched_for_a_check() -> None:
@@ -109,9 +111,9 @@ def test_a_late_commit_never_enters_our_candidates_but_can_be_fetched_for_a_chec
     made.close()
     made.add_commit(2, commit(2, reveal(2)))
     made.add_reveal(2, reveal(2))
-    assert made.committed() == made.revealed() == [1]
-    assert [fetch.root for fetch in made.fetches([], (), retry=False)] == [reveal(1).root]
-    assert [fetch.root for fetch in made.fetches([], (2,), retry=False)] == [reveal(2).root]
+    assert made.committed == made.revealed == 0b10
+    assert [fetch.root for fetch in made.fetches(0, ALL, 0, retry=False)] == [reveal(1).root]
+    assert [fetch.root for fetch in made.fetches(0, ALL, 0b100, retry=False)] == [reveal(2).root]
     for number in (1, 2):
         made.fetched(reveal(number).root)
         made.validated(reveal(number).root, None)
@@ -122,11 +124,11 @@ def test_a_late_commit_never_enters_our_candidates_but_can_be_fetched_for_a_chec
 
 def test_a_failed_update_is_fetched_again_a_few_times_only() -> None:
     made = collection(1)
-    attempts = len(made.fetches([], (), retry=False))
+    attempts = len(made.fetches(0, ALL, 0, retry=False))
     made.failed(reveal(1).root)
-    assert made.fetches([], (), retry=False) == []
+    assert made.fetches(0, ALL, 0, retry=False) == []
     for _ in range(2 * MAX_FETCHES):
-        attempts += len(made.fetches([], (), retry=True))
+        attempts += len(made.fetches(0, ALL, 0, retry=True))
         made.failed(reveal(1).root)
     assert attempts == MAX_FETCHES
     assert made.status(1) is Status.FAILED
@@ -138,7 +140,7 @@ def test_a_refused_update_is_named_with_its_rule() -> None:
     made.validated(reveal(1).root, "finite")
     made.validated(reveal(2).root, None)
     assert made.refused() == [(1, "finite")]
-    assert made.with_status(Status.REFUSED) == [1]
+    assert made.with_status(Status.REFUSED) == 0b10
     assert made.candidates() == [2]
 
 
@@ -149,7 +151,7 @@ def test_an_update_over_the_limit_or_of_another_size_than_its_twin_is_refused() 
     assert made.add_reveal(2, huge) == "size"
     made.add_commit(3, commit(3, twin))
     assert made.add_reveal(3, twin) is None
-    assert len(made.fetches([], (), retry=False)) == 1
+    assert len(made.fetches(0, ALL, 0, retry=False)) == 1
     assert made.refused() == [(2, "size"), (3, "size")]
     assert made.status(3) is Status.REFUSED
 
@@ -158,7 +160,7 @@ def test_the_same_update_counts_for_the_first_of_its_members() -> None:
     made = collection(2)
     made.add_commit(1, commit(1, reveal(2)))
     made.add_reveal(1, reveal(2))
-    assert len(made.fetches([], (), retry=False)) == 1
+    assert len(made.fetches(0, ALL, 0, retry=False)) == 1
     made.fetched(reveal(2).root)
     made.validated(reveal(2).root, None)
     assert made.candidates() == [1]
@@ -173,7 +175,7 @@ def inputs(*numbers: int) -> Inputs:
 
 
 def assembly(minimum: int = 2) -> Assembly:
-    return Assembly(committee=COMMITTEE, round_number=1, base=INITIAL, minimum=minimum)
+    return Assembly(membership=COMMITTEE, round_number=1, base=INITIAL, minimum=minimum)
 
 
 def model(label: int) -> Model:

@@ -72,33 +72,56 @@ def test_a_member_whose_key_nobody_knows_cannot_vote() -> None:
 
 
 def test_a_member_is_live_once_heard_and_while_connected_or_heard_lately() -> None:
-    roster = Roster(4, me=0, window=10.0, grace=0.0)
+    roster = Roster(0, window=10.0, grace=0.0)
     roster.connect(1)
-    assert roster.live(0.0) == [0]
+    assert roster.live(0.0) == 0b1
     roster.hear(1, 0.0)
     roster.hear(2, 0.0)
-    assert roster.live(10.0) == [0, 1, 2]
-    assert roster.live(10.1) == [0, 1]
+    assert roster.live(10.0) == 0b111
+    assert roster.live(10.1) == 0b11
     roster.lose(1, 10.1)
-    assert roster.live(10.1) == [0]
+    assert roster.live(10.1) == 0b1
     roster.hear(1, 11.0)
-    assert roster.live(12.0) == [0, 1]
-    assert roster.live(21.5) == [0]
+    assert roster.live(12.0) == 0b11
+    assert roster.live(21.5) == 0b1
+
+
+def test_without_a_window_a_member_is_live_until_it_was_silent_for_a_whole_round() -> None:
+    roster = Roster(0, window=math.inf, grace=0.0)
+    roster.turn(0.0)
+    roster.hear(1, 1.0)
+    roster.hear(2, 1.0)
+    roster.connect(2)
+    roster.turn(10.0)
+    assert roster.live(1e6) == 0b111
+    roster.hear(3, 11.0)
+    roster.turn(20.0)
+    assert roster.live(20.0) == 0b1101  # one is not connected and said nothing in the second round
+    roster.hear(1, 21.0)
+    assert roster.live(21.0) == 0b1111
+
+
+def test_a_member_that_is_known_and_connected_again_is_live_at_once() -> None:
+    roster = Roster(0, window=1.0, grace=0.0)
+    roster.hear(1, 0.0)
+    assert roster.live(2.0) == 0b1
+    roster.connect(1)
+    assert roster.is_live(1, 2.0)
 
 
 def test_a_member_that_was_live_is_awaited_for_a_while_after_its_loss() -> None:
-    roster = Roster(4, me=0, window=10.0, grace=5.0)
+    roster = Roster(0, window=10.0, grace=5.0)
     roster.connect(1)
     roster.lose(1, 0.0)
-    assert roster.awaited(0.0) == [0]  # nobody had heard it
+    assert roster.awaited(0.0) == 0b1  # nobody had heard it
     roster.connect(1)
     roster.hear(1, 1.0)
     roster.lose(1, 2.0)
-    assert roster.live(2.0) == [0]
-    assert roster.awaited(6.9) == [0, 1]
-    assert roster.awaited(7.0) == [0]
+    assert roster.live(2.0) == 0b1
+    assert roster.awaited(6.9) == 0b11
+    assert roster.awaited(7.0) == 0b1
     roster.hear(1, 8.0)
-    assert roster.awaited(30.0) == [0]
+    assert roster.awaited(30.0) == 0b1
 
 
 @pytest.mark.parametrize(
@@ -108,13 +131,14 @@ def test_the_least_number_of_updates_is_a_share_of_all_members(
     share: float, count: int, minimum: int
 ) -> None:
     seat = Seat(
-        committee=committee(count),
+        membership=committee(count),
         me=0,
         sign=bytes,
         rng=math,  # type: ignore[arg-type]
         policy=RoundPolicy(min_updates=share),
         max_update=1,
-        roster=Roster(count, 0, window=1.0, grace=0.0),
+        roster=Roster(0, window=1.0, grace=0.0),
         period=1.0,
+        is_drawn=False,
     )
     assert seat.minimum == minimum

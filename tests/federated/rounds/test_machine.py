@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from federated.manifest import MAX_COMMITTEE
 from federated.rounds.committee import Committee
 from federated.rounds.events import (
     Action,
@@ -126,7 +127,7 @@ def key_pair(number: int) -> KeyPair:
 class Chaos:
     """Crashes, partitions and blackouts at random until `until`; then everything is well again."""
 
-    def __init__(self, count: int, seed: int, until: float) -> None:
+    def __init__(self, count: int, seed: int, until: float, committee: int = MAX_COMMITTEE) -> None:
         rng = Random(seed)
         least = rng.uniform(0.0, 0.05)
         self.network = Network(
@@ -137,6 +138,7 @@ class Chaos:
             loss=rng.choice([0.0, 0.0, 0.1, 0.3]),
             duplicates=rng.choice([0.0, 0.3]),
             quorum=rng.choice([1.0, 1.0, 0.7]),
+            committee=committee,
         )
         self.until = until
         faults = [fault for fault in (self.crash, self.split, self.blackout) if rng.random() < 0.6]

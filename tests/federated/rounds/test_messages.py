@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.rounds.messages import (
+    MAX_LISTED,
     MAX_VIEW,
     NO_BLOCK,
     Block,
@@ -40,7 +42,7 @@ SIGNATURE = bytes(64)
 
 
 def block(participants: int = 64, skipped: bool = False) -> tuple[Block, tuple[bytes, ...]]:
-    roots = () if skipped else tuple(sorted(sha256(bytes([i])).digest() for i in range(participants)))
+    roots = () if skipped else tuple(sorted(sha256(i.to_bytes(2)).digest() for i in range(participants)))
     made = Block(
         task=TASK,
         round=10_000,
@@ -55,7 +57,8 @@ def block(participants: int = 64, skipped: bool = False) -> tuple[Block, tuple[b
 
 def propose(participants: int = 64, **changes: Any) -> Propose:
     made, roots = block(participants)
-    return replace(Propose(view=MAX_VIEW, parent=MAX_VIEW - 1, block=made, inputs=roots), **changes)
+    listed = roots if participants <= MAX_LISTED else ()
+    return replace(Propose(view=MAX_VIEW, parent=MAX_VIEW - 1, block=made, inputs=listed), **changes)
 
 
 def proof(choice: Choice = Choice.NOTARIZE, signers: int = 43) -> Proof:
@@ -80,6 +83,10 @@ BODIES: list[Body] = [
     proof(),
     proof(Choice.NULLIFY, 1),
     certificate(),
+    propose(65),
+    propose(1024),
+    replace(certificate(), block=block(1024)[0]),
+    replace(certificate(), block=replace(block()[0], participants=1 << 1023)),
 ]
 
 
@@ -101,9 +108,30 @@ def test_a_message_survives_the_wire_and_fits(body: Body) -> None:
 
 
 def test_what_sixty_four_members_say_fits() -> None:
-    sizes = {type(body).__name__: len(encode(message(body))) for body in BODIES}
-    assert sizes["Certificate"] < 3200
-    assert sizes["Propose"] < 2500
+    assert len(encode(message(certificate()))) < 3200
+    assert len(encode(message(propose()))) < 2500
+
+
+def test_what_a_thousand_members_say_fits() -> None:
+    assert len(encode(message(propose(1024)))) < 600
+    assert len(encode(message(replace(certificate(), block=block(1024)[0])))) < 3400
+
+
+def test_a_proposal_of_more_updates_than_can_be_listed_has_their_hash() -> None:
+    many = propose(65)
+    assert fields(many)["inputs"] == many.block.inputs
+    assert len(fields(propose(64))["inputs"]) == 64 * 32
+    assert decode(encode(message(many))) == message(many)
+    assert propose(65).block.hash != replace(propose(65).block, participants=(1 << 64) - 1).hash
+
+
+def test_the_bytes_of_small_tasks_are_what_they_always_were() -> None:
+    made = block()[0]
+    numbers = struct.pack(">QQQQ", made.round, made.participants, made.examples, made.model.size)
+    hashes = made.task + made.base + made.inputs + made.model.digest + made.model.root
+    assert made.hash == sha256(b"atcp/block/1\n" + numbers + hashes).digest()
+    assert fields(certificate())["participants"] == (1 << 64) - 1
+    assert fields(propose(65))["participants"] == b"\x01" + b"\xff" * 8
 
 
 def test_an_own_message_that_is_too_large_is_our_mistake() -> None:
@@ -188,6 +216,12 @@ def test_a_message_cut_anywhere_is_refused(body: Body) -> None:
         fields(BODIES[3], inputs=b"".join(propose().inputs)[:-1]),
         fields(BODIES[3], participants=1),
         fields(BODIES[3], participants=-1),
+        fields(BODIES[3], participants=b"\xff" * 8),
+        fields(BODIES[3], participants=b"\x00" + b"\xff" * 8),
+        fields(BODIES[3], participants=b"\xff" * 129),
+        fields(BODIES[11], inputs=bytes(64)),
+        fields(BODIES[11], inputs=b""),
+        fields(BODIES[11], participants=(1 << 64) - 1),
         fields(BODIES[3], parent=MAX_VIEW),
         fields(BODIES[5], digest=OTHER),
         fields(BODIES[5], examples=1),

@@ -177,6 +177,16 @@ async def test_a_close_is_seen_as_the_end_and_answered(secure):
             await server.receive_some()
 
 
+@both
+async def test_each_piece_is_handled_until_the_goodbye(secure):
+    async with open_ends(secure=secure) as (client, server), trio.open_nursery() as nursery:
+        got = bytearray()
+        nursery.start_soon(client.receive_each, got.extend)
+        await server.send_all(bytes(200_000))
+        await server.aclose()
+    assert got == bytes(200_000)
+
+
 async def test_an_end_without_goodbye_is_an_end_between_messages_only():
     near, frames, server = await stranger()
     await near.send_all(frames.send(BytesMessage(data=b"whole")))

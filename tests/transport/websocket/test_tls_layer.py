@@ -43,6 +43,15 @@ async def test_bytes_pass_both_ways_and_a_goodbye_is_the_end():
         assert await server.receive_some() == b""
 
 
+async def test_each_piece_is_handled_until_the_goodbye():
+    async with open_layers() as (client, server, _), trio.open_nursery() as nursery:
+        got = bytearray()
+        nursery.start_soon(server.receive_each, got.extend)
+        await client.send_all(b"x" * 40_000)
+        await client.aclose()
+    assert got == b"x" * 40_000
+
+
 async def test_what_came_before_the_goodbye_is_read_first():
     async with open_layers() as (client, server, _), trio.open_nursery() as nursery:
         nursery.start_soon(server.open)

@@ -1,0 +1,88 @@
+"""The roles of adversaries, by name. What a role leaves None is as with everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from p2p.errors import InvalidInput
+from sim.adversaries import dht, gossip, training
+from sim.adversaries.training import Corrupt
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from p2p.gossipsub.router import Router
+    from p2p.kad.responder import Respond
+    from p2p.peer_id import PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a node does differently: its router, its replies in the DHT, the updates that it hands in."""
+
+    description: str
+    router: type[Router] | None = None
+    answer: Respond | None = None  # instead of p2p.kad.responder.answer
+    corrupt: Corrupt | None = None  # (the round's model, what training came to) → what is handed in
+
+
+HONEST = Role(description="keeps all rules")
+
+ROLES: dict[str, Role] = {
+    "dropper": Role(
+        description="joins meshes and passes on nobody's messages but its own", router=gossip.Dropper
+    ),
+    "censor": Role(
+        description="drops the messages of one origin: the node `victim`, or else the first that it hears of",
+        router=gossip.Censor,
+    ),
+    "ihave-spammer": Role(
+        description="advertises messages that do not exist, with every heartbeat", router=gossip.IHaveSpammer
+    ),
+    "graft-flooder": Role(
+        description="grafts everybody with every heartbeat, and again whenever it is pruned",
+        router=gossip.GraftFlooder,
+    ),
+    "replayer": Role(
+        description="sends the first messages that it got again, with every heartbeat", router=gossip.Replayer
+    ),
+    "forger": Role(
+        description="sends messages in the names of others, with signatures that are none",
+        router=gossip.Forger,
+    ),
+    "dht-silent": Role(description="takes requests of the DHT and never answers", answer=dht.answer_nothing),
+    "dht-liar": Role(
+        description="names only peers that do not exist, close to whatever is asked for",
+        answer=dht.answer_with_nobody,
+    ),
+    "dht-poisoner": Role(
+        description="answers with a wrong value for whatever key is asked for", answer=dht.answer_with_poison
+    ),
+    "sign-flip": Role(description="hands in the opposite of what it has learnt", corrupt=training.flip_signs),
+    "gaussian": Role(
+        description="hands in noise ten times as large as an honest update", corrupt=training.make_noise
+    ),
+    "free-rider": Role(
+        description="does not learn: hands in the model that it got", corrupt=training.ride_free
+    ),
+    "nan": Role(description="hands in a model of values that are no numbers", corrupt=training.make_nan),
+}
+
+
+def role(name: str, settings: Mapping[str, JsonValue] | None = None, peers: Sequence[PeerId] = ()) -> Role:
+    """The role of that name, with its `settings`; `peers` are the nodes' ids, by number.
+
+    Raises `InvalidInput` for a role or a setting that does not exist.
+    """
+    found = ROLES.get(name)
+    if found is None:
+        raise InvalidInput(f"there is no role {name!r}; there are: {', '.join(sorted(ROLES))}")
+    for setting, value in (settings or {}).items():
+        if name != "censor" or setting != "victim":
+            raise InvalidInput(f"the role {name!r} has no setting {setting!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(peers):
+            raise InvalidInput(f"`victim` is the number of a node from 0 to {len(peers) - 1}, not {value!r}")
+        found = replace(found, router=gossip.censor_of(peers[value]))
+    return found

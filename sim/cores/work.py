@@ -1,0 +1,284 @@
+"""The long actions of a round on this rung: real results, after the time that they would take.
+
+    Train ──→ Trained, TrainFailed          Validate ──→ Validated
+    Fetch ──→ Fetched, FetchFailed          Aggregate ─→ Aggregated, Screened, AggregateFailed
+    Adopt ──→ ModelAdopted, AdoptFailed
+
+As `federated.work`, with calls for awaits. A node has one processor for training and one for all else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from federated.errors import CodecError, FederatedError
+from federated.parameters import Parameters
+from federated.rounds.events import (
+    Adopt,
+    AdoptFailed,
+    Aggregate,
+    Aggregated,
+    AggregateFailed,
+    Event,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    ModelAdopted,
+    Screened,
+    Train,
+    Trained,
+    TrainFailed,
+    Validate,
+    Validated,
+)
+from federated.rounds.messages import Model
+from federated.workbench import LocalUpdate, Refusals, Workbench
+from sim.cores.settings import BROKEN
+from sim.durations import AGGREGATE, EVALUATE, OTHER, SPREAD, VALIDATE
+
+if TYPE_CHECKING:
+    from federated.plugin import ModelUpdate
+    from federated.work import Work
+    from sim.cores.node import Life
+    from sim.cores.shared import Shared
+
+Done = Callable[[Event], None]
+
+
+class Processor:
+    """Does one job after the other."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._free = 0.0  # when it is through with what it has
+
+    def run(self, seconds: float, job: Callable[[], None]) -> None:
+        """Does `job`, which takes a fast node `seconds`, behind those that wait."""
+        world = self._life.world
+        start = max(self._free, world.heap.now)
+        self._free = start + world.network.processing(self._life.number, seconds)
+        world.heap.plan(self._free, self._end, job)
+
+    def _end(self, job: Callable[[], None]) -> None:
+        if self._life.running:
+            self._life.receive(job)
+
+
+class RoundWork:
+    """Does the work of one round after the other; `durably(call, done)` gets through to the disk."""
+
+    def __init__(
+        self,
+        life: Life,
+        bench: Workbench,
+        shared: Shared,
+        train_seconds: float,
+        durably: Callable[[Callable[[], object], Callable[..., None]], None],
+    ) -> None:
+        self._life = life
+        self._bench = bench
+        self._shared = shared
+        self._train_seconds = train_seconds
+        self._durably = durably
+        self._blobs = life.open_blobs()
+        self._trainer, self._processor = Processor(life), Processor(life)
+        self._round = 0  # rounds begun: work of earlier ones is void
+        self._training = 0  # trainings begun or stopped
+        self._adopting = 0
+        self._base: Parameters = {}
+        self._base_digest = b""
+        self._models: dict[bytes, bytes] = {}  # by digest: the current one and this round's aggregates
+        self._fetched: dict[bytes, bytes] = {}  # by root: updates that are not validated yet
+        self._updates: dict[bytes, ModelUpdate] = {}  # by root: those that are fine on their own
+        self._roots: dict[bytes, None] = {}  # what this round has in the blob store
+        self._stale: tuple[bytes, ...] = ()  # blobs of the last round: somebody may be one behind
+
+    # Models
+
+    def decode(self, model: bytes) -> Parameters:
+        """The parameters in a model's bytes. Raises `CodecError`."""
+        known = self._shared.digest_of(model)
+        return self._shared.once(("decode", known), lambda: self._bench.decode(model))
+
+    def model(self, digest: bytes) -> bytes:
+        """The bytes of a model that is at hand."""
+        return self._models[digest]
+
+    def add_model(self, data: bytes, done: Callable[[Model], None]) -> None:
+        """Puts a model at hand, here and for others; `done` gets it."""
+
+        def stored(root: bytes) -> None:
+            model = Model(digest=self._shared.digest_of(data), root=root, size=len(data))
+            self._models[model.digest] = data
+            done(model)
+
+        self._store(data, stored)
+
+    def turn(self, model: Model) -> None:
+        """Begins a round on `model`, which is at hand; forgets the work and blobs of those before."""
+        data = self._models[model.digest]
+        self._round += 1
+        self._base, self._base_digest = self.decode(data), model.digest
+        self._models, self._fetched, self._updates = {model.digest: data}, {}, {}
+        for root in self._stale:
+            self._blobs.discard(root)
+        self._stale = tuple(root for root in self._roots if root != model.root)
+        self._roots = {model.root: None}
+
+    def evaluate(self, done: Callable[[Mapping[str, float | None]], None]) -> None:
+        """Measures the current model, as far as that can be done."""
+        base = self._base
+
+        def job() -> None:
+            try:
+                measured: Mapping[str, float | None] = self._bench.evaluate(base)
+            except FederatedError:
+                measured = {}
+            done(measured)
+
+        self._trainer.run(EVALUATE, job)
+
+    # Work
+
+    def begin(self, action: Work, done: Done) -> None:
+        """Starts work of this round; `done` gets the event that it ends in, unless the round is over."""
+        done = partial(self._deliver, self._round, done)
+        match action:
+            case Train():
+                self._train(action, done)
+            case Fetch():
+                self._fetch(action, done)
+            case Validate():
+                self._processor.run(VALIDATE, partial(self._validate, action, self._round, done))
+            case Aggregate():
+                self._processor.run(AGGREGATE, partial(self._aggregate, action, self._round, done))
+            case Adopt():
+                self._adopt(action, done)
+
+    def stop_training(self) -> None:
+        """The update would come too late."""
+        self._training += 1
+
+    def _deliver(self, number: int, done: Done, event: Event) -> None:
+        if number == self._round and self._life.running:
+            done(event)
+
+    def _train(self, action: Train, done: Done) -> None:
+        self._training += 1
+        training, base, number = self._training, self._base, action.round
+
+        def job() -> None:
+            if training != self._training:
+                return
+            try:
+                update = self._bench.train(base, number, lambda: False)
+            except FederatedError:
+                done(TrainFailed(round=number))
+            else:
+                self._keep(update, number, done)
+
+        rng = self._life.world.task_rng
+        self._trainer.run(self._train_seconds * rng.lognormvariate(0.0, SPREAD), job)
+
+    def _keep(self, update: LocalUpdate, number: int, done: Done) -> None:
+        def stored(root: bytes) -> None:
+            done(Trained(round=number, root=root, size=len(update.data), examples=update.examples))
+
+        self._store(update.data, stored)
+
+    def _fetch(self, action: Fetch, done: Done) -> None:
+        number, root = action.round, action.root
+        waiting = [True]
+
+        def end(data: bytes | None) -> None:
+            if not waiting[0]:
+                return
+            waiting[0] = False
+            if data is None:
+                done(FetchFailed(round=number, root=root))
+                return
+            self._fetched[root] = data
+            self._roots[root] = None
+            done(Fetched(round=number, root=root))
+
+        heap = self._life.world.heap
+        limit = self._shared.manifest.policy.phase_deadline_s
+        heap.plan(heap.now + limit, self._life.receive, end, None)
+        self._blobs.fetch(root, action.holders, end)
+
+    def _validate(self, action: Validate, number: int, done: Done) -> None:
+        item, base = action.input, self._base
+        if number != self._round or item.root not in self._fetched:
+            return
+        data = self._fetched.pop(item.root)
+        rule: str | None = None
+        key = ("check", self._base_digest, item)
+        try:
+            checked = self._shared.once(key, lambda: self._bench.check(item, data, base))
+        except FederatedError:
+            rule = BROKEN
+        else:
+            if isinstance(checked, str):
+                rule = checked
+            else:
+                self._updates[item.root] = checked
+        done(Validated(round=action.round, root=item.root, rule=rule))
+
+    def _aggregate(self, action: Aggregate, turn: int, done: Done) -> None:
+        if turn != self._round:
+            return
+        base, number, inputs = self._base, action.round, action.inputs
+        updates = [
+            replace(self._updates[item.root], peer=item.peer, examples=item.examples) for item in inputs
+        ]
+        key = ("aggregate", self._base_digest, inputs)
+        try:
+            result = self._shared.once(key, lambda: self._bench.aggregate(base, updates))
+        except FederatedError:
+            done(AggregateFailed(round=number, inputs=inputs))
+            return
+        if isinstance(result, Refusals):
+            done(Screened(round=number, inputs=inputs, refused=result.refused))
+        else:
+            self.add_model(result, lambda model: done(Aggregated(round=number, inputs=inputs, model=model)))
+
+    def _adopt(self, action: Adopt, done: Done) -> None:
+        """The certified model: computed here already, or from a holder, and then held against its digest."""
+        self._adopting += 1
+        adopting, number, model = self._adopting, action.certificate.round, action.certificate.block.model
+
+        def fetched(data: bytes | None) -> None:
+            if adopting != self._adopting:  # a later one replaces it
+                return
+            if data is None:
+                done(AdoptFailed(round=number))
+            else:
+                self._processor.run(OTHER, partial(verify, data))
+
+        def verify(data: bytes) -> None:
+            try:
+                key = ("verify", model.digest, data)
+                self._shared.once(key, lambda: self._bench.verify(data, model.digest))
+            except CodecError:
+                done(AdoptFailed(round=number))
+                return
+            self._models[model.digest] = data
+            self._roots[model.root] = None
+            done(ModelAdopted(round=number))
+
+        if model.digest in self._models:
+            done(ModelAdopted(round=number))
+        else:
+            self._blobs.fetch(model.root, action.holders, fetched)
+
+    def _store(self, data: bytes, done: Callable[[bytes], None]) -> None:
+        """Puts `data` into the blob store, however long the disk takes."""
+
+        def stored(root: bytes) -> None:
+            self._roots[root] = None
+            done(root)
+
+        self._durably(lambda: self._blobs.put(data), stored)

@@ -1,0 +1,1 @@
+"""Many runs side by side: what a job is, and where jobs are done."""

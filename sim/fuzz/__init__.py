@@ -1,0 +1,1 @@
+"""Swarm testing: plans of faults drawn from a seed, and made smaller when one is found that fails."""

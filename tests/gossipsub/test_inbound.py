@@ -1,0 +1,110 @@
+"""Bytes to RPCs: whatever the cut, in order, and never more in a turn than others can wait for."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.errors import MessageTooLarge, RemoteProtocolError
+from p2p.framing import encode_delimited
+from p2p.gossipsub.inbound import MESSAGES_AT_ONCE, Inbound
+from p2p.gossipsub.wire import MAX_RPC, Message, Rpc, encode_rpc
+from tests.gossipsub.support import signed
+
+MESSAGES = [signed(1, "t", b"%d" % number) for number in range(3 * MESSAGES_AT_ONCE)]
+
+
+def encoded(*rpcs: Rpc) -> bytes:
+    return b"".join(encode_delimited(encode_rpc(rpc)) for rpc in rpcs)
+
+
+def turn(inbound: Inbound) -> list[Rpc]:
+    """What comes out before others must have their turn."""
+    return list(iter(inbound.next_rpc, None))
+
+
+def messages(rpcs: list[Rpc]) -> list[Message]:
+    return [message for rpc in rpcs for message in rpc.messages]
+
+
+def of_messages(*counts: int) -> list[Rpc]:
+    """RPCs with so many messages each, all different."""
+    ends = [sum(counts[:number]) for number in range(len(counts) + 1)]
+    return [Rpc(messages=tuple(MESSAGES[start:end])) for start, end in pairwise(ends)]
+
+
+@given(
+    counts=st.lists(st.integers(0, 2 * MESSAGES_AT_ONCE + 1), max_size=3).filter(
+        lambda counts: sum(counts) <= len(MESSAGES)
+    ),
+    cuts=st.lists(st.integers(1, 400)),
+)
+def test_all_messages_come_out_in_order_however_they_are_cut(counts: list[int], cuts: list[int]) -> None:
+    data, inbound, found = encoded(*of_messages(*counts)), Inbound(), []
+    for size in [*cuts, len(data)]:
+        inbound.receive_data(data[:size])
+        data = data[size:]
+        turns = [turn(inbound)]
+        while inbound.turn_over:
+            inbound.start_turn(0.0)
+            turns.append(turn(inbound))
+        assert all(len(messages(rpcs)) <= MESSAGES_AT_ONCE for rpcs in turns)
+        found += [message for rpcs in turns for message in messages(rpcs)]
+    assert found == MESSAGES[: sum(counts)]
+    assert not inbound.mid_message
+
+
+def test_a_turn_ends_after_so_many_messages() -> None:
+    inbound = Inbound()
+    inbound.receive_data(encoded(*of_messages(*[1] * 20)))
+    assert len(turn(inbound)) == MESSAGES_AT_ONCE
+    assert inbound.turn_over
+    assert inbound.next_rpc() is None
+    inbound.start_turn(0.0)
+    assert len(turn(inbound)) == 20 - MESSAGES_AT_ONCE
+    assert not inbound.turn_over
+
+
+def test_the_rest_of_a_large_rpc_waits_for_a_turn_that_has_room_for_it() -> None:
+    inbound = Inbound()
+    inbound.receive_data(encoded(*of_messages(1, MESSAGES_AT_ONCE + 5)))
+    sizes = []
+    while rpcs := turn(inbound):
+        sizes.append([len(rpc.messages) for rpc in rpcs])
+        inbound.start_turn(0.0)
+    assert [count for rpcs in sizes for count in rpcs] == [1, MESSAGES_AT_ONCE, 5]
+    assert all(sum(rpcs) <= MESSAGES_AT_ONCE for rpcs in sizes)
+
+
+def test_a_long_rpc_takes_a_turn_whatever_is_in_it() -> None:
+    wanted = Rpc(iwant=tuple(b"%040d" % number for number in range(1000)))
+    inbound = Inbound()
+    inbound.receive_data(encoded(wanted, *of_messages(1)))
+    assert turn(inbound) == [wanted]
+    assert inbound.turn_over
+    inbound.start_turn(0.0)
+    assert turn(inbound) == of_messages(1)
+
+
+def test_an_unfinished_rpc_is_noticed() -> None:
+    inbound = Inbound()
+    assert not inbound.mid_message
+    inbound.receive_data(encoded(*of_messages(1))[:-1])
+    assert inbound.next_rpc() is None
+    assert inbound.mid_message
+
+
+@pytest.mark.parametrize(
+    ("garbage", "error"),
+    [(encode_delimited(b"\xff\xff"), RemoteProtocolError), (b"\x81\x80\x40", MessageTooLarge)],
+)
+def test_what_stands_in_front_of_garbage_comes_out_first(garbage: bytes, error: type[Exception]) -> None:
+    assert MAX_RPC == 1 << 20
+    inbound = Inbound()
+    inbound.receive_data(encoded(*of_messages(1)) + garbage)
+    assert inbound.next_rpc() == of_messages(1)[0]
+    with pytest.raises(error):
+        inbound.next_rpc()

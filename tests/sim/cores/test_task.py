@@ -1,0 +1,120 @@
+"""Training tasks on the rung `cores`: the results are real."""
+
+from __future__ import annotations
+
+from sim.scenario.model import Adversary, Selection
+from tests.sim.cores.bench import Bench, full
+
+TASK = "digits"
+
+
+def training(members: int, rounds: int = 2, **more: object) -> Bench:
+    task = {"members": members, "rounds": rounds}
+    bench = Bench(members, full(members), task=[task], **more)  # type: ignore[arg-type]
+    bench.run(2.0)
+    for node in range(members):
+        bench.rung.join_task(node, TASK)
+        bench.rung.join_task(node, TASK)
+    return bench
+
+
+def digests(bench: Bench, number: int) -> set[bytes]:
+    return {
+        entry["digest"]
+        for told in bench.watcher.rounds.values()
+        for entry in told
+        if entry["round"] == number
+    }
+
+
+def test_eight_members_certify_all_rounds_with_one_model_that_has_learned() -> None:
+    bench = training(8, rounds=3)
+    bench.run(90.0)
+    watcher = bench.watcher
+    assert sorted(watcher.finished) == list(range(8))
+    for number in (1, 2, 3):
+        assert len(digests(bench, number)) == 1
+    for told in watcher.rounds.values():
+        assert [entry["round"] for entry in told] == [1, 2, 3]
+        assert told[-1]["measured"]["accuracy"] > 0.8
+    assert not watcher.accusations
+    assert not watcher.failures
+
+
+def test_a_member_that_crashed_catches_up_from_its_disk() -> None:
+    bench = training(5, rounds=3)
+    bench.run(3.0)
+    bench.rung.crash(2)
+    bench.run(12.0)
+    bench.rung.start(2)
+    bench.run(100.0)
+    assert sorted(bench.watcher.finished) == list(range(5))
+    assert len(digests(bench, 3)) == 1
+    assert not bench.watcher.failures
+    assert not bench.watcher.accusations
+
+
+def test_a_member_without_its_checkpoints_adopts_the_certified_model() -> None:
+    bench = training(5, rounds=2)
+    bench.run(6.0)
+    bench.rung.crash(1, keep_disk=False)
+    bench.run(40.0)
+    bench.rung.start(1)
+    bench.run(60.0)
+    assert sorted(bench.watcher.finished) == list(range(5))
+    assert not bench.watcher.failures
+
+
+def test_a_disk_that_is_full_holds_its_member_up_until_there_is_room() -> None:
+    bench = training(4, rounds=2)
+    bench.rung.disk(3).full = True
+    bench.run(8.0)
+    assert bench.watcher.reasons
+    bench.rung.disk(3).full = False
+    bench.run(90.0)
+    assert sorted(bench.watcher.finished) == list(range(4))
+    assert not bench.watcher.failures
+
+
+def test_an_adversary_hands_in_what_its_role_makes_of_the_update() -> None:
+    flipper = Adversary(role="free-rider", who=Selection(nodes=(0,)))
+    bench = training(4, rounds=1, adversaries={0: flipper})
+    bench.run(60.0)
+    assert sorted(bench.watcher.finished) == list(range(4))
+    assert len(digests(bench, 1)) == 1
+    assert not bench.watcher.failures
+
+
+def test_a_task_that_cannot_run_here_is_not_taken_part_in() -> None:
+    bench = Bench(2, full(2), task=[{"members": 2, "trainer": "nobody-has-it"}])
+    bench.rung.join_task(0, TASK)
+    bench.run(5.0)
+    assert not bench.watcher.failures
+    assert not bench.watcher.rounds
+
+
+def test_updates_are_fetched_from_others_while_a_holder_says_nothing() -> None:
+    bench = training(6, rounds=2)
+    bench.run(3.0)
+    bench.rung.crash(5, silently=True)
+    bench.run(120.0)
+    assert sorted(bench.watcher.finished) == list(range(5))
+    assert len(digests(bench, 2)) == 1
+    assert not bench.watcher.failures
+
+
+def test_updates_that_are_no_numbers_are_refused() -> None:
+    bench = training(5, rounds=1, adversaries={2: Adversary(role="nan", who=Selection(nodes=(2,)))})
+    bench.run(60.0)
+    assert sorted(bench.watcher.finished) == list(range(5))
+    assert bench.watcher.rounds[0][0]["measured"]["accuracy"] > 0.3
+    assert not bench.watcher.failures
+
+
+def test_a_member_of_a_network_whose_disks_fail_now_and_then_is_through_all_the_same() -> None:
+    bench = training(4, rounds=2)
+    for node in range(4):
+        bench.rung.disk(node).error_share = 0.05
+    bench.run(120.0)
+    assert sorted(bench.watcher.finished) == list(range(4))
+    assert not bench.watcher.failures
