@@ -19,8 +19,10 @@ TOP_FOLDERS = ("p2p", "federated", "plugins", "sim", "tests", "docs", ".ci")
 
 PROGRAMS = {  # as the documentation writes them → as they are run here
     "python -m p2p.peer": ["p2p.peer"],
-    "python -m sim run gossip": ["sim", "run", "gossip"],
-    "python -m sim run rounds": ["sim", "run", "rounds"],
+    **{
+        f"python -m sim {command}": ["sim", command]
+        for command in ("run", "scale", "fuzz", "replay", "report", "list")
+    },
     "python -m sim": ["sim"],
     "atcp demo": ["federated.cli", "demo"],
     "atcp identity": ["federated.cli", "identity"],

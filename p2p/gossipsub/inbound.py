@@ -42,7 +42,9 @@ class Inbound:
         if now >= self._turn_ends:
             self.start_turn(now)
         size = len(data)
-        if data[2:3] != MESSAGES or size > SMALL_RPC or self._slices or self._decoder is not None:
+        if size > SMALL_RPC or self._slices or self._decoder is not None:
+            return None
+        if data[2:3] != MESSAGES and data[1:2] != MESSAGES:  # behind a length of two bytes, or of one
             return None
         rpc = _decode_whole(data)
         if rpc is None or len(rpc.messages) > self._left:

@@ -144,7 +144,7 @@ class Link:
         self._waiter.wake()
 
     async def open(self) -> None:
-        """Opens our stream to the peer, however often that takes; also when it breaks later, until `close`."""
+        """Opens our stream to the peer, however often that takes; also when it breaks, until `close`."""
         while not self._gone:
             try:
                 await self._open_stream()

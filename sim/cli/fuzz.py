@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ def fuzz(arguments: argparse.Namespace) -> int:
     ):
         for outcome in searcher.search(plans, twice=lambda seed: len(seeds) == 1 or seed % TWICE == 0):
             ran += 1
-            ended()
+            ended(failed=isinstance(outcome, Finding))
             if isinstance(outcome, Finding):
                 found.append(_report(outcome, searcher, arguments))
                 if not arguments.keep_going:
@@ -61,14 +62,14 @@ def _report(finding: Finding, searcher: Searcher, arguments: argparse.Namespace)
     for option in ("scenario", "rung"):
         if (value := getattr(arguments, option)) is not None:
             words += [f"--{option}", value]
-    entry: dict[str, Any] = {"seed": finding.seed, "reasons": finding.reasons, "repeat": " ".join(words)}
+    entry: dict[str, Any] = {"seed": finding.seed, "reasons": finding.reasons, "repeat": shlex.join(words)}
     print(f"sim: seed {finding.seed} fails: {'; '.join(finding.reasons)}", file=sys.stderr)
     print(f"sim: repeat with: {entry['repeat']}", file=sys.stderr)
     if not arguments.no_report:
         smaller = shrink(finding.scenario, lambda plan: bool(searcher.fails(plan, finding.seed)), SHRINKING)
         path = _write(arguments.out or RUNS / "fuzz", smaller, finding.seed)
-        entry["plan"] = str(path)
-        print(f"sim: a smaller plan that fails: python -m sim replay {path}", file=sys.stderr)
+        entry |= {"plan": str(path), "replay": shlex.join(["python", "-m", "sim", "replay", str(path)])}
+        print(f"sim: a smaller plan that fails: {entry['replay']}", file=sys.stderr)
     return entry
 
 

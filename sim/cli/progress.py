@@ -18,6 +18,8 @@ FILE_WIDTH = 120  # characters of a line where stdout is no terminal
 
 Tell = Callable[["RunProgress"], None]
 
+SHORTEST = 0.1  # seconds; over less no rate is shown
+
 
 @contextmanager
 def shown(name: str, planned: float, *, as_json: bool) -> Iterator[Tell]:
@@ -42,20 +44,28 @@ def shown(name: str, planned: float, *, as_json: bool) -> Iterator[Tell]:
 
 
 @contextmanager
-def counted(name: str, total: int, *, as_json: bool) -> Iterator[Callable[[], None]]:
-    """Shows how many of `total` runs have ended."""
+def counted(name: str, total: int, *, as_json: bool) -> Iterator[Callable[..., None]]:
+    """Shows how many of `total` runs have ended, how many `failed=True` of them, and how fast they end."""
     if as_json:
-        yield lambda: None
+        yield lambda *, failed=False: None
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed} of {task.total},"),
+        TextColumn(
+            "{task.completed} of {task.total}, {task.fields[failed]} failed, {task.fields[rate]:.1f}/s,"
+        ),
         TimeElapsedColumn(),
     )
     with _bar(*columns) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda: bar.advance(task)
+        task = bar.add_task(name, total=total, failed=0, rate=0.0)
+
+        def ended(*, failed: bool = False) -> None:
+            shown = bar.tasks[task]
+            rate = (shown.completed + 1) / max(shown.elapsed or 0.0, SHORTEST)
+            bar.update(task, advance=1, failed=shown.fields["failed"] + failed, rate=rate)
+
+        yield ended
 
 
 class Results(Console):

@@ -125,6 +125,9 @@ class Links:
         life.open(ours)
         heap = self._world.heap
         heap.plan(heap.now + KEEPALIVE, self._ping, ours)
+        crossing = life.dials.get(number)
+        if crossing is not None:  # our own dial has what it wanted
+            self.finish(crossing, True)
 
     def _establish(self, dial: Dial, end: End) -> None:
         """The answer arrived at the side that dialed."""

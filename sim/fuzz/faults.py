@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from random import Random
 
 LONGEST = 10.0  # seconds
+LASTING = ("partition", "hold", "slow-reader")  # kinds of which a few last longer than connections do
+LASTING_SECONDS = (45.0, 60.0)  # yamux gives up after 40
 
 
 def _who(rng: Random, peers: int, share: float) -> dict[str, Any]:
@@ -94,6 +96,12 @@ FAULTS: dict[str, Callable[[Random, int], dict[str, Any]]] = {
     "disk-error": _disk_error,
     "clock-jump": _clock_jump,
 }
+
+
+def prolong(rng: Random, fault: dict[str, Any]) -> None:
+    """Lets one in twenty faults go on until peers give up each other, and long after requests should."""
+    if fault["kind"] in LASTING and rng.random() < 0.05:
+        fault["seconds"] = _seconds(rng, *LASTING_SECONDS)
 
 
 def draw_churn(rng: Random, start: float, seconds: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sim.fuzz.faults import FAULTS, draw_churn
+from sim.fuzz.faults import FAULTS, LONGEST, draw_churn, prolong
 from sim.identity import rng_of
 from sim.scenario.library import with_changes
 from sim.scenario.model import Scenario
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BEGIN = 4.0  # seconds: until then the nodes find each other
 FAULTY = 10.0  # seconds in which faults begin; each ends at most 10 s later
 HEALING = 12.0  # seconds: a few dials and heartbeats more than what is taken as healed
-UNNOTICED = 40.0  # seconds more after a loss of power that nobody was told of: the keepalive's
+UNNOTICED = 40.0  # seconds more after what only keepalives find out, or after which peers redial slowly
 CALM = 5.0  # seconds of work at the end while nothing is wrong
 SETTLE = 10.0  # seconds at least without work
 LIKELY = 0.35  # probability of each kind of fault to be in a seed's subset
@@ -56,18 +56,26 @@ def draw_plan(seed: int, base: Scenario | None = None, *, peers: int | None = No
     starts = [load.start for load in base.gossip] + [load.start for load in base.dht]
     begin = min([BEGIN, *starts, *(load.start for load in base.task)])
     drawn = _draw_faults(rng, base, begin)
+    lasting = rng_of(seed, "fuzz", "lasting")
+    for fault in drawn["faults"]:
+        prolong(lasting, fault)
     value = base.model_dump()
     value["network"] |= _draw_network(rng, large=any(load.size > LARGE for load in base.gossip))
     value["churn"] = [*value["churn"], *drawn.pop("churn")]
     value["faults"] = [*value["faults"], *drawn.pop("faults")]
     over = max([begin, *_ends(value["faults"], "at"), *_ends(value["churn"], "start")])
-    over += HEALING + (UNNOTICED if any(fault.get("silently") for fault in value["faults"]) else 0.0)
+    over += HEALING + (UNNOTICED if any(map(_costs_connections, value["faults"])) else 0.0)
     for load in (*value["gossip"], *value["dht"]):  # goes on until all is well, and a while longer
         load["seconds"] = round(max(load["seconds"], over + CALM - load["start"]), 3)
     value["settle"] = max(base.settle, SETTLE)
     value["name"] = f"{base.name}-seed-{seed}"[:64]
     value["description"] = _described(seed, value)
     return Scenario.model_validate(value)
+
+
+def _costs_connections(fault: dict[str, Any]) -> bool:
+    """Whether peers find out by their keepalives, and may be slow to dial again."""
+    return bool(fault.get("silently", False) or fault.get("seconds", 0.0) > LONGEST)
 
 
 def _ends(entries: list[dict[str, Any]], begin: str) -> list[float]:

@@ -17,6 +17,8 @@ from sim.engine.engines import ProcessEngine
 from sim.engine.jobs import encode_job, failures, run_job
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from sim.scenario.model import Scenario
 
 TWICE = 8  # one seed in so many is run in both kinds of processes
@@ -49,8 +51,10 @@ class Searcher:
             self._stack.enter_context(engine)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
     def search(self, plans: Iterator[Plan], *, twice: Callable[[int], bool]) -> Iterator[Finding | int]:
         """A `Finding` for each plan that fails and the seed of each other one, in the order of their end."""

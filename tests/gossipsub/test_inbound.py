@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from p2p.errors import MessageTooLarge, RemoteProtocolError
 from p2p.framing import encode_delimited
-from p2p.gossipsub.inbound import MESSAGES_AT_ONCE, Inbound
+from p2p.gossipsub.inbound import MESSAGES_AT_ONCE, TURN, Inbound
 from p2p.gossipsub.wire import MAX_RPC, Message, Rpc, encode_rpc
 from tests.gossipsub.support import signed
 
@@ -108,3 +108,48 @@ def test_what_stands_in_front_of_garbage_comes_out_first(garbage: bytes, error: 
     assert inbound.next_rpc() == of_messages(1)[0]
     with pytest.raises(error):
         inbound.next_rpc()
+
+
+def test_one_small_rpc_of_messages_is_taken_whole() -> None:
+    inbound = Inbound()
+    [rpc] = of_messages(1)
+    assert inbound.receive_whole(encoded(rpc), 0.0) == rpc
+    assert inbound.next_rpc() is None
+    assert not inbound.mid_message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(*of_messages(1))[:-1],
+        encoded(*of_messages(1, 1)),
+        encoded(*of_messages(MESSAGES_AT_ONCE + 1)),
+        encoded(Rpc(graft=("t",))),
+        b"",
+        b"\x81",
+    ],
+)
+def test_anything_else_is_not_taken_whole(data: bytes) -> None:
+    assert Inbound().receive_whole(data, 0.0) is None
+
+
+def test_nothing_is_taken_whole_ahead_of_what_waits() -> None:
+    first, second = (encoded(rpc) for rpc in of_messages(1, 1))
+    inbound = Inbound()
+    inbound.receive_data(first[:50])
+    assert inbound.receive_whole(second, 0.0) is None
+    inbound.receive_data(first[50:] + second)
+    assert messages(turn(inbound)) == MESSAGES[:2]
+    assert inbound.receive_whole(first, 0.0) is not None
+
+
+def test_a_peer_that_says_little_in_a_turn_begins_it_anew() -> None:
+    data, inbound = encoded(*of_messages(1)), Inbound()
+    taken = [inbound.receive_whole(data, 0.0) for _ in range(MESSAGES_AT_ONCE + 1)]
+    assert [rpc is None for rpc in taken] == [False] * MESSAGES_AT_ONCE + [True]
+    assert inbound.receive_whole(data, TURN) is not None
+
+
+def test_garbage_in_a_small_rpc_is_malformed() -> None:
+    with pytest.raises(RemoteProtocolError):
+        Inbound().receive_whole(b"\x83\x01\x12" + b"\xff" * 130, 0.0)

@@ -282,3 +282,25 @@ async def test_a_stream_that_the_peer_opened_is_handled_the_same(autojump_clock)
         await wire.send(encode(DATA, SYN, 1, body=b"first"))
         await wire.send(encode(DATA, FIN, 1, body=b"last"))
         assert (reader.got, reader.error) == ([b"first", b"last"], None)
+
+
+async def test_who_watches_a_stream_is_told_once_that_it_was_reset(autojump_clock):
+    async with open_node(initiator=True) as (node, wire):
+        stream, told = await node.open_stream(), []
+        stream.watch(lambda: told.append("over"))
+        await wire.send(encode(DATA, ACK, 1, body=b"data"))
+        assert not told
+        await wire.send(encode(WINDOW_UPDATE, RST, 1))
+        stream.reset()
+        assert told == ["over"]
+
+
+async def test_who_watches_a_stream_is_told_that_its_connection_is_lost(autojump_clock):
+    async with open_node(initiator=True) as (node, _):
+        streams, told = [await node.open_stream(), await node.open_stream()], []
+        for stream in streams:
+            stream.watch(lambda stream=stream: (told.append(stream.id), stream.reset()))
+        await node.connection.aclose()
+        assert told == [1, 3]
+        streams[0].watch(lambda: told.append("at once"))
+        assert told[-1] == "at once"

@@ -1,4 +1,4 @@
-"""The reference of scenarios, made of the models: `python -m tests.sim.cli.reference > docs/reference/scenarios.md`.
+"""The reference of scenarios, docs/reference/scenarios.md: `python -m tests.sim.cli.reference` prints it.
 
 A table for each part of a scenario: the comments and docstrings in sim/scenario/model.py say what a field
 means, its type says the rest. A test compares the document with what this makes.
@@ -19,12 +19,12 @@ from sim.scenario.model import Model
 HEAD = """\
 # Scenarios
 
-A scenario is a TOML file, or a `sim.scenario.model:Scenario` in Python, which is the same: who talks over what network, what goes
-wrong, and what must hold. Only `name` has to be there. Unknown names are refused in one line that says where. How to use one is in
-[simulate](../how-to/simulate.md).
+A scenario is a TOML file, or a `sim.scenario.model:Scenario` in Python, which is the same: who talks over
+what network, what goes wrong, and what must hold. Only `name` has to be there. Unknown names are refused in
+one line that says where. How to use one is in [simulate](../how-to/simulate.md).
 
-All times are virtual seconds from the start, and a share is from 0 to 1. What is drawn at random comes from the run's seed. This page
-is made from the models: `python -m tests.sim.cli.reference`.
+All times are virtual seconds from the start, and a share is from 0 to 1. What is drawn at random comes from
+the run's seed. This page is made from the models: `python -m tests.sim.cli.reference`.
 
 """
 

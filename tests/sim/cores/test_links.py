@@ -27,6 +27,18 @@ def test_two_dials_that_cross_make_one_connection() -> None:
     assert len(bench.watcher.links) == 2
 
 
+def test_both_dials_that_cross_end_when_there_is_a_connection() -> None:
+    bench = Bench(2)
+    answers: list[tuple[float, bool]] = []
+    for node in (0, 1):
+        life = bench.rung._nodes[node].life
+        assert life is not None
+        life.links.dial(life, 1 - node, partial(note, bench, answers))
+    bench.run(DIAL_TIMEOUT + 1)
+    assert [connected for _, connected in answers] == [True, True]
+    assert max(at for at, _ in answers) < 1.0
+
+
 def test_a_reset_is_seen_at_once_and_a_latency_later_and_the_dialer_dials_again() -> None:
     bench = Bench(2, [(0, 1)], network={"latency": {"kind": "constant", "ms": 100}, "jitter": 0})
     bench.run(1.0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import InvalidInput
-from sim.fuzz.faults import FAULTS, LONGEST
+from sim.fuzz.faults import FAULTS, LASTING, LASTING_SECONDS, LONGEST
 from sim.fuzz.plan import BEGIN, CALM, FAULTY, HEALING, SETTLE, draw_plan
 from sim.scenario.library import load, names
 from sim.scenario.model import AnyFault, DhtLoad, GossipLoad, Scenario, Selection
@@ -26,7 +26,9 @@ def test_faults_have_an_end_after_which_work_goes_on_and_all_can_heal(seed: int,
     assert plan.peers == peers
     assert plan.faults or plan.churn
     assert all(BEGIN <= fault.at <= BEGIN + FAULTY for fault in plan.faults)
-    assert all(0 < fault.seconds <= LONGEST for fault in plan.faults if fault.kind != "reset")
+    for fault in plan.faults:
+        most = LASTING_SECONDS[1] if fault.kind in LASTING else LONGEST
+        assert 0 < fault.seconds <= most or fault.kind == "reset"
     over = max([end_of(fault) for fault in plan.faults] + [c.start + c.seconds for c in plan.churn])
     works: list[GossipLoad | DhtLoad] = [*plan.gossip, *plan.dht]
     assert works
@@ -62,6 +64,7 @@ def test_seeds_differ_in_the_kinds_they_draw_and_together_draw_all() -> None:
     assert {plan.rung for plan in plans} == {"cores", "light", "full"}
     assert any(plan.churn for plan in plans)
     assert any(plan.task for plan in plans)
+    assert any(fault.seconds > LONGEST for plan in plans for fault in plan.faults)
     ties = [plan for plan in plans if plan.network.quantum_ms]
     assert ties
     assert all(plan.network.jitter == 0 and plan.network.latency.kind == "constant" for plan in ties)

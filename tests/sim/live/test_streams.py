@@ -543,3 +543,24 @@ async def test_watchers_of_a_lost_connection_may_reset_their_streams(world: Worl
         await one.ended.wait()
         assert told == [0, 1, 2]
         assert isinstance(one.error, ConnectionLost)
+
+
+@RUNGS
+@simulated()
+async def test_who_watches_a_stream_is_told_once_that_it_is_over(world: World, rung: str) -> None:
+    async def reset(stream: MuxedStream) -> None:
+        await stream.receive_some()
+        stream.reset()
+
+    async with open_pair(world, rung, on_other=reset) as (one, _):
+        told: list[str] = []
+        first, second = await one.open(), await one.open()
+        first.watch(lambda: told.append("reset"))
+        second.watch(lambda: told.append("lost"))
+        await first.send_all(b"x")
+        await trio.sleep(1)
+        assert told == ["reset"]
+        await one.connection.aclose()
+        assert told == ["reset", "lost"]
+        first.watch(lambda: told.append("at once"))
+        assert told[-1] == "at once"

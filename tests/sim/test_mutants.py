@@ -1,0 +1,185 @@
+"""Bugs planted in a copy of the tree: swarm testing finds each, and the command that it prints repeats it.
+
+Each is of a kind that tests of single machines rarely find. `seed` is the first one, or a quick one, that
+finds it; all are within 200, and one is searched for from the beginning, as the command line does it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.fuzz.plan import draw_plan
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("p2p", "federated", "plugins", "sim")
+WITHIN = 200  # seeds
+TIMEOUT = 120  # seconds of one command; a bug that it does not survive is not found by it
+
+TRACE = "its trace differs with PYTHONHASHSEED"
+DELIVERY = "messages published in calm reach"
+ENDS = "every DHT operation ends"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A bug: in `file`, `good` becomes `bad`; `seed` finds it and says `said`."""
+
+    file: str
+    good: str
+    bad: str
+    seed: int
+    said: str
+
+
+MUTANTS = {
+    "iteration over a set of ids": Mutant(
+        file="p2p/gossipsub/gossip.py",
+        good="self._rng.sample(candidates, min(",
+        bad="self._rng.sample(list(set(candidates)), min(",
+        seed=8,
+        said=TRACE,
+    ),
+    "a forgotten deadline: of a request of the DHT": Mutant(
+        file="p2p/kad/lookup.py",
+        good="return next(iter(self._deadlines.values()), None)",
+        bad="return None",
+        seed=71,
+        said=ENDS,
+    ),
+    "a wrong window: yamux gives credit too late": Mutant(
+        file="p2p/yamux/flow.py",
+        good="return 2 * self.consumed >= self.window and",
+        bad="return self.consumed > self.window and",
+        seed=53,
+        said=DELIVERY,
+    ),
+    "a lost wake-up: of the heartbeat's timer": Mutant(
+        file="p2p/gossipsub/driver.py",
+        good="            self._rearm.set()\n",
+        bad="            pass\n",
+        seed=4,
+        said=DELIVERY,
+    ),
+    "dropped on reconnect: the link of a peer that returns": Mutant(
+        file="p2p/gossipsub/driver.py",
+        good="link = self._links.pop(peer, None)",
+        bad="link = self._links.get(peer)",
+        seed=1,
+        said=DELIVERY,
+    ),
+    "a mesh keeps who is gone": Mutant(
+        file="p2p/gossipsub/router.py",
+        good="                self._mesh.remove(peer)\n                self._gossip.remove(peer)\n",
+        bad="                self._gossip.remove(peer)\n",
+        seed=6,
+        said="no exception escapes from a node",
+    ),
+    "what is passed on is not kept for those who ask": Mutant(
+        file="p2p/gossipsub/router.py",
+        good="            self._history.put(message_id, message)\n            floodsub",
+        bad="            floodsub",
+        seed=4,
+        said=DELIVERY,
+    ),
+    "a put that nobody takes never ends": Mutant(
+        file="p2p/kad/lookup.py",
+        good="        if not self._deadlines:\n            actions.append(self._finish(Finished(closest=tuple(self._taken)",
+        bad="        if self._taken and not self._deadlines:\n"
+        "            actions.append(self._finish(Finished(closest=tuple(self._taken)",
+        seed=71,
+        said=ENDS,
+    ),
+    "the journal is not synced before a commitment is sent": Mutant(
+        file="federated/journal.py",
+        good="                self._file.write(self._end, block)\n                self._file.sync()\n",
+        bad="                self._file.write(self._end, block)\n",
+        seed=57,
+        said="no honest node accuses another",
+    ),
+    "identify goes unanswered": Mutant(
+        file="p2p/identify/service.py",
+        good="            if admitted:\n                self._planner",
+        bad="            if not admitted:\n                self._planner",
+        seed=4,
+        said=DELIVERY,
+    ),
+}
+
+
+def planted(mutant: Mutant, folder: Path) -> Path:
+    """A copy of the tree with the bug in it."""
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, folder / room)  # with what is compiled: it need not be again
+    path = folder / mutant.file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutant.good) == 1, "the code has changed: plant the bug where it is now"
+    path.write_text(text.replace(mutant.good, mutant.bad), encoding="utf-8")
+    return folder
+
+
+def run(tree: Path, words: list[str]) -> tuple[int, dict[str, Any], str]:
+    """Exit status, last line and what was said of a command of `python -m sim` in that tree."""
+    assert words[:3] == ["python", "-m", "sim"]
+    done = subprocess.run(
+        [sys.executable, *words[1:], "--json", "--no-report", "--workers", "2"],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+@cache
+def holds_as_it_is(command: str) -> bool:
+    """Whether the command finds nothing in the tree as it is."""
+    return run(ROOT, shlex.split(command))[0] == 0
+
+
+def found(tree: Path, first: int, seeds: int) -> dict[str, Any]:
+    """The first failing seed that `fuzz` finds in a tree, as JSON has it and as people read it."""
+    words = ["python", "-m", "sim", "fuzz", "--first", str(first), "--seeds", str(seeds)]
+    status, last, said = run(tree, words)
+    assert status == 1, "the bug was not found"
+    [finding] = last["failing"]
+    assert f"seed {finding['seed']} fails: {'; '.join(finding['reasons'])}" in said
+    assert f"repeat with: {finding['repeat']}\n" in said
+    return dict(finding)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_found_and_repeated_by_one_command(name: str, tmp_path: Path) -> None:
+    mutant = MUTANTS[name]
+    assert mutant.seed <= WITHIN
+    tree = planted(mutant, tmp_path)
+    finding = found(tree, mutant.seed, 1)
+    assert finding["seed"] == mutant.seed
+    assert any(mutant.said in reason for reason in finding["reasons"]), finding["reasons"]
+    status, last, _ = run(tree, shlex.split(finding["repeat"]))
+    assert (status, last["failing"]) == (1, [finding])
+    assert holds_as_it_is(finding["repeat"])
+
+
+def test_a_planted_bug_is_found_from_the_first_seed_on(tmp_path: Path) -> None:
+    tree = planted(MUTANTS["a lost wake-up: of the heartbeat's timer"], tmp_path)
+    finding = found(tree, 1, WITHIN)
+    assert any(DELIVERY in reason for reason in finding["reasons"])
+    assert holds_as_it_is(finding["repeat"])
+
+
+def test_all_rungs_find_bugs() -> None:
+    assert {draw_plan(mutant.seed).rung for mutant in MUTANTS.values()} == {"cores", "light", "full"}
