@@ -38,6 +38,10 @@ class EventHeap:
         self._number += 1
         heappush(self._planned, (at, self._number, call, arguments))
 
+    def interrupt(self, error: BaseException) -> None:
+        """Raises `error` from the run before its next event. For signal handlers: it may come at any time."""
+        heappush(self._planned, (self.now, -1, _raise, (error,)))
+
     @property
     def next_at(self) -> float:
         """The time of the next event, infinity when nothing is planned."""
@@ -70,3 +74,7 @@ class EventHeap:
             self.step()
         if self.end < inf:
             self.advance(self.end)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MAX_SEED = (1 << 63) - 1
 TICK = 1.0  # virtual seconds between two samples
 
+_running: list[EventHeap] = []  # of this process: those that `interrupt` ends
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -100,8 +102,22 @@ def simulate(
     recorder.director = Director(setup, rung, recorder, trouble, members)
     recorder.director.plan()
     heap.plan(min(TICK, heap.end), _Watch(recorder, rung, network, progress).look)
-    rung.run()
+    _running.append(heap)
+    try:
+        rung.run()
+    finally:
+        _running.remove(heap)
     return _outcome(scenario, seed, recorder, trouble)
+
+
+def interrupt() -> bool:
+    """Ends the simulation of this process with `KeyboardInterrupt`; whether one runs. For signal handlers.
+
+    It ends between two events, so that everything in it is closed in order.
+    """
+    for heap in _running:
+        heap.interrupt(KeyboardInterrupt())
+    return bool(_running)
 
 
 def _members(scenario: Scenario, seed: int) -> dict[str, list[int]]:

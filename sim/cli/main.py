@@ -253,8 +253,11 @@ class _Stop:
                 signal.signal(each, handler)
 
     def _end(self, number: int, _: object) -> None:
-        self.number = number
-        raise KeyboardInterrupt
+        """A simulation ends between two events; a second signal, and all else, ends at once."""
+        first, self.number = self.number is None, number
+        simulation = sys.modules.get("sim.run")
+        if not (first and simulation is not None and simulation.interrupt()):
+            raise KeyboardInterrupt
 
 
 def _command(name: str) -> Command:

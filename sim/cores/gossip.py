@@ -90,7 +90,6 @@ class Gossip:
             rng=world.gossip_rng,
             seqno=int(world.network.wall_clock(life.number) * 1e9),
             params=world.params,
-            message_id=world.message_id,
             verify=world.verify,
         )
         self._ends: dict[PeerId, End] = {}
@@ -153,11 +152,11 @@ class Gossip:
         if not end.receiving:
             return
         network, number = self._network, self._number
-        if not network.reading(number):
+        if not (network.all_read or network.reading(number)):
             network.when_reading(number, self.door, end, event)
             return
         try:
-            actions = self.router.handle(event, self._heap.now)
+            actions = self.router.receive_rpc(event.peer, event.rpc, self._heap.now)
             if actions:
                 self._perform(actions)
             if not event.rpc.messages:  # else there is no control in it

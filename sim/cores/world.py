@@ -1,33 +1,29 @@
 """What all nodes of a run share: the network, who they are, and what is computed once for everybody.
 
-A signature is verified by the first node that gets the message, and a message's id is made by it;
-the others are told what came out. That is where most of the time of thousands of peers would go.
+A signature is verified by the first node that gets the message; the others are told what came out.
+That is where most of the time of thousands of peers would go.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from p2p.blobs.merkle import blob_root
 from p2p.gossipsub.params import GossipsubParams
-from p2p.gossipsub.signing import message_id_from_seqno, verify_message
-from p2p.gossipsub.wire import Message
 from p2p.kad.namespaces import Namespaces
 from p2p.peer_id import PeerId
 from sim.adversaries import HONEST, Role, role
 from sim.cores.shared import Shared
 from sim.identity import rng_of
 from sim.rung import Setup
+from sim.verification import VerificationCache
 
 if TYPE_CHECKING:
     from sim.cores.node import Node
 
-MAX_KEPT = 1 << 15  # messages whose id and origin are kept: five minutes of 100 a second
 
 MAX_BLOBS = 4096  # whose roots are kept; a few rounds of a thousand members
-
-T = TypeVar("T")
 
 
 class World:
@@ -52,8 +48,7 @@ class World:
         self.has_kad = bool(setup.scenario.dht) or self.joins
         self.nodes: list[Node] = []
         self._shared: dict[str, Shared] = {}
-        self._ids: dict[bytes, bytes] = {}  # serialized message → its id
-        self._origins: dict[bytes, PeerId | None] = {}  # serialized message → who signed it
+        self.verify = VerificationCache(self.peers)
 
     def role(self, node: int) -> Role:
         """What the node does differently; nothing when it is honest."""
@@ -65,28 +60,3 @@ class World:
         if task not in self._shared:
             self._shared[task] = Shared(self.setup.tasks[task])
         return self._shared[task]
-
-    def message_id(self, message: Message) -> bytes:
-        """origin ‖ seqno, one object for all nodes."""
-        found = self._ids.get(message.raw)
-        if found is None:
-            found = message_id_from_seqno(message)
-            _remember(self._ids, message.raw, found)
-        return found
-
-    def verify(self, message: Message) -> PeerId | None:
-        """The origin that signed `message`, or None; found out once for all nodes."""
-        origin = self._origins.get(message.raw)
-        if origin is not None or message.raw in self._origins:
-            return origin
-        origin = verify_message(message)
-        if origin is not None and origin in self.numbers:
-            origin = self.peers[self.numbers[origin]]  # one object for all nodes
-        _remember(self._origins, message.raw, origin)
-        return origin
-
-
-def _remember(kept: dict[bytes, T], key: bytes, value: T) -> None:
-    kept[key] = value
-    if len(kept) > MAX_KEPT:
-        del kept[next(iter(kept))]

@@ -48,13 +48,17 @@ class Node:
             self.rung.nursery.start_soon(self._run, self.life, name=f"node {self.number}")
 
     def crash(self, *, silently: bool) -> None:
-        """The process is gone; its tasks see their cancellation, and nothing they still do gets out."""
+        """The process is gone, and the observer is told what it had."""
+        self.stop(silently=silently)
+        for other in list(self.connected):
+            self._lost(other)
+
+    def stop(self, *, silently: bool) -> None:
+        """Ends the process; its tasks see their cancellation, and nothing they still do gets out."""
         life, self.life = self.life, None
         if life is not None:
             self.rung.fabric.crash(self.number, silently=silently)
             life.scope.cancel()
-            for other in list(self.connected):
-                self._lost(other)
 
     async def _run(self, life: Life) -> None:
         try:

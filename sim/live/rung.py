@@ -23,7 +23,7 @@ from sim.live.clock import LivelockGuard, VirtualClock
 from sim.live.determinism import deterministic, only_virtual
 from sim.live.fabric import Fabric
 from sim.live.node import Node
-from sim.live.verification import VerificationCache
+from sim.verification import VerificationCache
 
 if TYPE_CHECKING:
     from sim.disk import SimDisk
@@ -38,7 +38,7 @@ class LiveRung:
         self.peers = [PeerId.from_public_key(key.public) for key in setup.keys]
         self.numbers = {peer: number for number, peer in enumerate(self.peers)}
         self.fabric = Fabric(setup.heap, setup.network, len(self.peers), setup.frame or _ignore)
-        self.verification = VerificationCache()
+        self.verification = VerificationCache(self.peers)
         self._registry = Registry()  # one for all: it reads what is installed
         self.nodes = [Node(number, self) for number in range(len(self.peers))]
         self._nursery: trio.Nursery | None = None
@@ -61,10 +61,12 @@ class LiveRung:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             with only_virtual():
-                await self._clock.finished.wait()
-                for node in self.nodes:  # nobody says goodbye: it would only cost time
-                    node.crash(silently=True)
-                nursery.cancel_scope.cancel()
+                try:
+                    await self._clock.finished.wait()
+                finally:  # nobody says goodbye: it would only cost time
+                    for node in self.nodes:
+                        node.stop(silently=True)
+                    nursery.cancel_scope.cancel()
 
     @property
     def nursery(self) -> trio.Nursery:

@@ -81,3 +81,13 @@ def test_the_number_of_pending_events_is_bounded(monkeypatch):
         heap.plan(1.0, lambda: None)
     with pytest.raises(SimulationError, match="more than 3"):
         heap.plan(1.0, lambda: None)
+
+
+def test_an_interrupt_comes_before_the_next_event():
+    heap, ran = EventHeap(), []
+    heap.plan(1.0, ran.append, "first")
+    heap.plan(1.0, lambda: heap.interrupt(KeyboardInterrupt()))
+    heap.plan(1.0, ran.append, "never")
+    with pytest.raises(KeyboardInterrupt):
+        heap.run()
+    assert ran == ["first"]

@@ -10,8 +10,10 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +42,7 @@ class Mutant:
     bad: str
     seed: int
     said: str
+    peers: int = 20
 
 
 MUTANTS = {
@@ -63,6 +66,7 @@ MUTANTS = {
         bad="return self.consumed > self.window and",
         seed=53,
         said=DELIVERY,
+        peers=8,
     ),
     "a lost wake-up: of the heartbeat's timer": Mutant(
         file="p2p/gossipsub/driver.py",
@@ -71,12 +75,21 @@ MUTANTS = {
         seed=4,
         said=DELIVERY,
     ),
+    "a lost wake-up: of a stream whose window opened": Mutant(
+        file="p2p/yamux/driver.py",
+        good="                if stream := streams.get(stream_id):\n                    stream.wake()\n",
+        bad="                pass\n",
+        seed=124,
+        said=DELIVERY,
+        peers=8,
+    ),
     "dropped on reconnect: the link of a peer that returns": Mutant(
         file="p2p/gossipsub/driver.py",
         good="link = self._links.pop(peer, None)",
         bad="link = self._links.get(peer)",
-        seed=1,
+        seed=2,
         said=DELIVERY,
+        peers=8,
     ),
     "a mesh keeps who is gone": Mutant(
         file="p2p/gossipsub/router.py",
@@ -94,9 +107,8 @@ MUTANTS = {
     ),
     "a put that nobody takes never ends": Mutant(
         file="p2p/kad/lookup.py",
-        good="        if not self._deadlines:\n            actions.append(self._finish(Finished(closest=tuple(self._taken)",
-        bad="        if self._taken and not self._deadlines:\n"
-        "            actions.append(self._finish(Finished(closest=tuple(self._taken)",
+        good="        if not self._deadlines:\n            actions.append(self._finish(",
+        bad="        if self._taken and not self._deadlines:\n            actions.append(self._finish(",
         seed=71,
         said=ENDS,
     ),
@@ -106,6 +118,14 @@ MUTANTS = {
         bad="                self._file.write(self._end, block)\n",
         seed=57,
         said="no honest node accuses another",
+    ),
+    "a connection that is lost stays in the table": Mutant(
+        file="p2p/swarm.py",
+        good="            del self.connections[connection.peer]\n            self.manager",
+        bad="            self.manager",
+        seed=85,
+        said=DELIVERY,
+        peers=10,
     ),
     "identify goes unanswered": Mutant(
         file="p2p/identify/service.py",
@@ -128,11 +148,14 @@ def planted(mutant: Mutant, folder: Path) -> Path:
     return folder
 
 
-def run(tree: Path, words: list[str]) -> tuple[int, dict[str, Any], str]:
+QUIET = ("--no-report", "--workers", "2")
+
+
+def run(tree: Path, words: list[str], options: Sequence[str] = QUIET) -> tuple[int, dict[str, Any], str]:
     """Exit status, last line and what was said of a command of `python -m sim` in that tree."""
     assert words[:3] == ["python", "-m", "sim"]
     done = subprocess.run(
-        [sys.executable, *words[1:], "--json", "--no-report", "--workers", "2"],
+        [sys.executable, *words[1:], "--json", *options],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
         capture_output=True,
@@ -150,10 +173,10 @@ def holds_as_it_is(command: str) -> bool:
     return run(ROOT, shlex.split(command))[0] == 0
 
 
-def found(tree: Path, first: int, seeds: int) -> dict[str, Any]:
+def found(tree: Path, first: int, seeds: int, peers: int) -> dict[str, Any]:
     """The first failing seed that `fuzz` finds in a tree, as JSON has it and as people read it."""
     words = ["python", "-m", "sim", "fuzz", "--first", str(first), "--seeds", str(seeds)]
-    status, last, said = run(tree, words)
+    status, last, said = run(tree, [*words, "--peers", str(peers)])
     assert status == 1, "the bug was not found"
     [finding] = last["failing"]
     assert f"seed {finding['seed']} fails: {'; '.join(finding['reasons'])}" in said
@@ -166,7 +189,7 @@ def test_a_planted_bug_is_found_and_repeated_by_one_command(name: str, tmp_path:
     mutant = MUTANTS[name]
     assert mutant.seed <= WITHIN
     tree = planted(mutant, tmp_path)
-    finding = found(tree, mutant.seed, 1)
+    finding = found(tree, mutant.seed, 1, mutant.peers)
     assert finding["seed"] == mutant.seed
     assert any(mutant.said in reason for reason in finding["reasons"]), finding["reasons"]
     status, last, _ = run(tree, shlex.split(finding["repeat"]))
@@ -176,10 +199,41 @@ def test_a_planted_bug_is_found_and_repeated_by_one_command(name: str, tmp_path:
 
 def test_a_planted_bug_is_found_from_the_first_seed_on(tmp_path: Path) -> None:
     tree = planted(MUTANTS["a lost wake-up: of the heartbeat's timer"], tmp_path)
-    finding = found(tree, 1, WITHIN)
+    finding = found(tree, 1, WITHIN, 20)
     assert any(DELIVERY in reason for reason in finding["reasons"])
     assert holds_as_it_is(finding["repeat"])
 
 
+def test_a_failing_seed_leaves_a_smaller_plan_to_replay(tmp_path: Path) -> None:
+    mutant = MUTANTS["a mesh keeps who is gone"]
+    tree = planted(mutant, tmp_path)
+    words = ["python", "-m", "sim", "fuzz", "--seeds", "1", "--first", str(mutant.seed)]
+    status, last, said = run(tree, words, ("--out", str(tmp_path / "plans"), "--workers", "2"))
+    [finding] = last["failing"]
+    assert status == 1
+    assert f"a smaller plan that fails: {finding['replay']}\n" in said
+    plan = json.loads(Path(finding["plan"]).read_text(encoding="utf-8"))["scenario"]
+    assert plan["peers"] < 20
+    assert len(plan["faults"]) < len(draw_plan(mutant.seed).faults)
+    replay = shlex.split(finding["replay"])
+    assert run(tree, replay, ())[0] == 1
+    assert run(ROOT, replay, ())[0] == 0
+
+
+def test_ctrl_c_ends_a_search_at_once_and_without_a_traceback() -> None:
+    words = [sys.executable, "-m", "sim", "fuzz", "--seeds", "1000", "--workers", "2"]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as search:
+        with pytest.raises(subprocess.TimeoutExpired):
+            search.wait(3.0)
+        os.killpg(search.pid, signal.SIGINT)
+        out, err = search.communicate(timeout=30)
+    assert (search.returncode, out) == (130, "")
+    assert err.endswith("sim: interrupted\n")
+    assert "Traceback" not in err
+
+
 def test_all_rungs_find_bugs() -> None:
-    assert {draw_plan(mutant.seed).rung for mutant in MUTANTS.values()} == {"cores", "light", "full"}
+    plans = [draw_plan(mutant.seed, peers=mutant.peers) for mutant in MUTANTS.values()]
+    assert {plan.rung for plan in plans} == {"cores", "light", "full"}

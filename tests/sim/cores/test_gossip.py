@@ -94,7 +94,7 @@ def test_a_bug_in_a_node_is_told_and_ends_the_node(monkeypatch: pytest.MonkeyPat
     def broken(*_: object) -> list[SendRpc]:
         raise KeyError("bug")
 
-    monkeypatch.setattr(life.gossip.router, "handle", broken)
+    monkeypatch.setattr(life.gossip.router, "receive_rpc", broken)
     bench.rung.publish(0, TOPIC, b"x")
     bench.run(1.0)
     assert [type(error) for error in bench.watcher.failures] == [KeyError]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import InvalidInput
+from p2p.yamux.wire import INITIAL_WINDOW
 from sim.fuzz.faults import FAULTS, LASTING, LASTING_SECONDS, LONGEST
-from sim.fuzz.plan import BEGIN, CALM, FAULTY, HEALING, SETTLE, draw_plan
+from sim.fuzz.plan import BEGIN, CALM, FAULTY, HEALING, LARGE, SETTLE, SLOWEST_OF_LARGE, draw_plan
 from sim.scenario.library import load, names
 from sim.scenario.model import AnyFault, DhtLoad, GossipLoad, Scenario, Selection
 
@@ -68,6 +69,29 @@ def test_seeds_differ_in_the_kinds_they_draw_and_together_draw_all() -> None:
     ties = [plan for plan in plans if plan.network.quantum_ms]
     assert ties
     assert all(plan.network.jitter == 0 and plan.network.latency.kind == "constant" for plan in ties)
+
+
+def test_bootstrap_nodes_stay_for_those_who_join_through_them() -> None:
+    plans = [plan for plan in map(draw_plan, range(300)) if plan.topology.kind == "join"]
+    crashed = [
+        node for plan in plans for fault in plan.faults if fault.kind == "crash" for node in fault.who.nodes
+    ]
+    assert crashed
+    for plan in plans:
+        assert not plan.churn
+        for fault in plan.faults:
+            assert fault.kind != "crash" or min(fault.who.nodes) >= plan.topology.bootstrap
+
+
+def test_what_is_expected_of_a_plan_is_what_its_network_can_do() -> None:
+    plans = [draw_plan(seed) for seed in range(300)]
+    assert all((plan.checks.delivery == 1.0) == (plan.topology.kind != "star") for plan in plans)
+    heavy = [plan for plan in plans if plan.gossip and plan.gossip[0].size > LARGE]
+    assert {plan.rung for plan in heavy} == {"cores", "light", "full"}
+    assert all(plan.gossip[0].rate * plan.gossip[0].size == pytest.approx(LARGE) for plan in heavy)
+    limits = [limit for plan in heavy for limit in (plan.network.link_mbit, plan.network.up_mbit) if limit]
+    assert min(limits) >= SLOWEST_OF_LARGE
+    assert any(plan.gossip[0].size > INITIAL_WINDOW for plan in heavy if plan.rung == "full")
 
 
 def test_a_description_says_what_was_drawn() -> None:

@@ -10,10 +10,10 @@ import trio
 
 from p2p.gossipsub.wire import Message
 from p2p.peer_id import PeerId
+from sim import verification
 from sim.identity import key_of
-from sim.live import verification
 from sim.live.compute import SECONDS, ModelledCompute
-from sim.live.verification import VerificationCache
+from sim.verification import VerificationCache
 from tests.sim.live.support import World, simulated
 
 
@@ -93,7 +93,7 @@ def test_the_same_bytes_are_verified_once_and_the_oldest_are_forgotten(
         verified.append(message.raw)
         return peer if message.raw.startswith(b"good") else None
 
-    cache = VerificationCache(verify)
+    cache = VerificationCache(verify=verify)
 
     def ask(raw: bytes) -> PeerId | None:
         return cache(cast(Message, Signed(raw)))
