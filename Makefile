@@ -18,7 +18,7 @@ demo: $(VENV)/.installed-demo ## six peers on this machine train a model togethe
 
 test: $(VENV)/.installed-demo,test ## the tests, with coverage
 	$(RUN) -m coverage erase
-	$(RUN) -m pytest --cov --cov-report=term
+	$(RUN) -m pytest --numprocesses auto --cov --cov-report=term
 
 bench: $(VENV)/.installed-test ## how fast the wire is, beside this machine's limits and other libp2p nodes
 	$(RUN) -m tests.benchmarks $(BENCH)

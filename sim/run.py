@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from p2p.errors import InvalidInput
 from p2p.peer_id import PeerId
 from sim.director import Director, Interval, Trouble, adversaries_of, members_of
+from sim.environment import one_thread
 from sim.heap import EventHeap
 from sim.identity import key_of, rng_of
 from sim.network import Network
@@ -104,7 +105,8 @@ def simulate(
     heap.plan(min(TICK, heap.end), _Watch(recorder, rung, network, progress).look)
     _running.append(heap)
     try:
-        rung.run()
+        with one_thread():
+            rung.run()
     finally:
         _running.remove(heap)
     return _outcome(scenario, seed, recorder, trouble)

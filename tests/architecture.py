@@ -56,6 +56,8 @@ IO_FILES = (
     "sim/cli/*.py",
     "sim/engine/*.py",
     "sim/fuzz/search.py",
+    "sim/environment.py",
+    "sim/run.py",
     "sim/stopwatch.py",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -70,9 +71,10 @@ class Process:
 
 @asynccontextmanager
 async def run_process(command: Sequence[str], cwd: Path | None = None) -> AsyncIterator[Process]:
-    """The process, killed at the end of the block unless it is gone by then."""
+    """The process, killed at the end of the block unless it is gone by then; its numbers take one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     child = await trio.lowlevel.open_process(
-        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd
+        list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=cwd, env=environment
     )
     process = Process(child)
     try:

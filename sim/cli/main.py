@@ -209,7 +209,6 @@ def _add_fuzz(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is there: virtual time sees no threads
     stop = _Stop()
     try:
         arguments = make_parser().parse_args(argv)

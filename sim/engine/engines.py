@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import Any, Protocol, Self
 
 from p2p.errors import InvalidInput
 from sim.engine.logs import level, show_logs
+from sim.environment import environment
 from sim.heap import SimulationError
 
 Work = Callable[[str], str]
@@ -75,7 +75,7 @@ class ProcessEngine:
     def submit(self, work: Work, job: str) -> Future[str]:
         """Begins one job."""
         assert self._pool is not None
-        with _environment(PYTHONHASHSEED=self._hash_seed, OPENBLAS_NUM_THREADS=1):
+        with environment(PYTHONHASHSEED=self._hash_seed):
             return self._pool.submit(work, job)
 
     def run(self, work: Work, jobs: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -106,7 +106,6 @@ class RayEngine:
             include_dashboard=False,
             logging_level="error",
             log_to_driver=False,
-            runtime_env={"env_vars": {"OPENBLAS_NUM_THREADS": "1"}},
             **local,
         )
         return self
@@ -132,20 +131,6 @@ def _begin_worker(level: str) -> None:
     """Ctrl-C goes to all processes of a terminal: workers leave it to their parent, which ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     show_logs(level)
-
-
-@contextmanager
-def _environment(**variables: int | None) -> Iterator[None]:
-    """Sets variables of the environment while the body runs: a process that starts in it inherits them."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update({name: str(value) for name, value in variables.items() if value is not None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def make_engine(name: str, workers: int) -> Engine:

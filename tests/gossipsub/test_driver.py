@@ -20,7 +20,7 @@ from p2p.gossipsub import (
     open_gossipsub,
     sha256_message_id,
 )
-from p2p.gossipsub.events import Action, Deliver, Event, Published, SendRpc
+from p2p.gossipsub.events import Action, Deliver, Published, SendRpc
 from p2p.gossipsub.inbound import MESSAGES_AT_ONCE
 from p2p.gossipsub.link import REOPEN_FIRST, REOPEN_MAX, WRITE_TIMEOUT, WRITES_AT_ONCE, Link
 from p2p.gossipsub.router import Router
@@ -657,8 +657,8 @@ async def test_what_the_router_decides_can_be_observed(autojump_clock: MockClock
 
 async def test_a_router_of_another_kind_can_take_its_place(autojump_clock: MockClock) -> None:
     class Mute(Router):
-        def handle(self, event: Event, now: float) -> list[Action]:
-            return [a for a in super().handle(event, now) if not isinstance(a, SendRpc)]
+        def _take_actions(self) -> list[Action]:
+            return [action for action in super()._take_actions() if not isinstance(action, SendRpc)]
 
     async with open_memory_hosts(2) as (host, other), open_gossipsub(host, make_router=Mute) as mute:
         async with open_gossipsub(other) as pubsub:
@@ -693,7 +693,10 @@ async def test_a_stream_that_breaks_under_a_write_is_opened_again(autojump_clock
         await one.wait_for_peers("t", 1)
         await trio.sleep(5)
         one.publish("t", b"data")
-        assert (await receive(subscription)).data == b"data"
+        got = [(await receive(subscription)).data]
+        if got == [b"lost"]:  # the link noticed before it wrote
+            got.append((await receive(subscription)).data)
+        assert got[-1] == b"data"
 
 
 # Validators

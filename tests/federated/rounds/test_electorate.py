@@ -110,7 +110,7 @@ def test_with_as_many_seats_as_members_everybody_votes_in_every_round() -> None:
 # whole tasks
 
 
-@pytest.mark.parametrize(("count", "committee", "rounds"), [(5, 4, 4), (20, 7, 4), (65, 64, 2), (200, 13, 2)])
+@pytest.mark.parametrize(("count", "committee", "rounds"), [(5, 4, 4), (20, 7, 4), (65, 64, 1), (80, 13, 2)])
 def test_all_members_train_a_committee_votes_and_everybody_has_its_model(
     count: int, committee: int, rounds: int
 ) -> None:
@@ -205,9 +205,7 @@ class Trouble:
             self.network.after((0.1, 0.1), partial(self.wait, number, dead))
 
 
-@pytest.mark.parametrize(
-    ("count", "committee", "seeds"), [(10, 4, 20), (20, 7, 5), (30, 13, 2), (65, 64, 1), (200, 13, 1)]
-)
+@pytest.mark.parametrize(("count", "committee", "seeds"), [(10, 4, 20), (20, 7, 5), (30, 13, 1), (80, 13, 1)])
 def test_a_committee_withstands_liars_and_crashes_up_to_a_third_of_it(
     count: int, committee: int, seeds: int
 ) -> None:
