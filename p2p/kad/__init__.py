@@ -1,7 +1,7 @@
-"""Kademlia: a routing table, and look-ups by which peers find one another and store small values."""
+"""Kademlia: a routing table, and look-ups by which peers find one another, small values and content."""
 
 from p2p.kad.driver import PROTOCOL, Kad, RecordNotFound, open_kad
-from p2p.kad.lookup import Lookup, Placement
+from p2p.kad.lookup import Lookup
 from p2p.kad.namespaces import (
     DEFAULT_VALIDATORS,
     InvalidRecord,
@@ -12,6 +12,8 @@ from p2p.kad.namespaces import (
     public_key_key,
     sign_value,
 )
+from p2p.kad.placement import Placement
+from p2p.kad.providers import provider_key
 from p2p.kad.records import OutdatedRecord, RecordRefused
 from p2p.kad.table import RoutingTable
 
@@ -31,6 +33,7 @@ __all__ = [
     "open_kad",
     "open_value",
     "peer_key",
+    "provider_key",
     "public_key_key",
     "sign_value",
 ]

@@ -1,7 +1,9 @@
-"""Kademlia on a host: serves requests, looks up peers and values, keeps table and values fresh.
+"""Kademlia on a host: serves requests, looks up peers, values and providers, keeps all of it fresh.
 
 The tasks of `open_kad`: one follows the host's events into the table, one probes old members of full
-buckets, one refreshes the table, one puts our values again, one corrects those of others.
+buckets, one refreshes the table and announces what we provide, one puts our values again, one corrects
+those of others. What there is to do for a refresh is in `refresh.py`, for values in `values.py`, for
+providers in `content.py`.
 """
 
 from __future__ import annotations
@@ -9,24 +11,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 from multiaddr import Multiaddr
 
-from p2p.errors import LocalProtocolError, P2PError
+from p2p.errors import P2PError
 from p2p.events import PeerIdentified
 from p2p.framing import DelimitedReader, encode_delimited
 from p2p.host import Host
 from p2p.kad.client import REQUEST_ERRORS, Client
-from p2p.kad.distance import common_prefix_length, position, random_key
-from p2p.kad.lookup import REQUEST_DEADLINE, Finished, Lookup, Placement
+from p2p.kad.content import Content
 from p2p.kad.namespaces import DEFAULT_VALIDATORS, Namespaces, Validator
-from p2p.kad.records import Gathered, RecordRefused, RecordStore
+from p2p.kad.providers import ProviderStore
+from p2p.kad.query import REQUEST_DEADLINE, Finished
+from p2p.kad.records import RecordStore
+from p2p.kad.refresh import Refresher
 from p2p.kad.responder import Known, NoReply, Refuse, Reply, Respond, Shelf, answer
 from p2p.kad.table import RoutingTable
-from p2p.kad.wire import MAX_MESSAGE, FindNode, K, Record, decode, encode
+from p2p.kad.values import Values
+from p2p.kad.wire import MAX_MESSAGE, MAX_PROVIDERS, FindNode, decode, encode
 from p2p.limits import StreamLimit
 from p2p.peer_id import PeerId
 from p2p.scope import open_scope
@@ -39,14 +43,8 @@ IDLE_TIMEOUT = 60.0  # seconds an inbound stream may take for its next request, 
 MAX_STREAMS = 64  # inbound, of one peer at once: a request of each of several look-ups
 REFRESH_INTERVAL = 600.0  # seconds; kad-dht spec, "Bootstrap process"
 SETTLE = 1.0  # seconds between the first peer of a table and the refresh; more peers come with it
-PARALLEL_LOOKUPS = 3  # of one refresh
 PROBE_QUEUE = 16  # members waiting for a probe; others are probed when they come up again
-REPUBLISH = (
-    22 * 3600.0
-)  # seconds until a value of ours is put again; kad-dht spec, "Content provider advertisement"
-VALUES_INTERVAL = 3600.0  # seconds between two looks at the age of values, as js-libp2p
-MAX_OWN = 1024  # values that we put and keep alive; each takes a look-up when it is put again
-CORRECTIONS = 16  # values waiting to be told to peers that lack them; they are told at the next get
+RECORDS_INTERVAL = 3600.0  # seconds between two looks at the age of what we hold, as js-libp2p
 
 
 class RecordNotFound(P2PError):
@@ -57,7 +55,7 @@ class Kad:
     """The distributed hash table as one host sees it. Made by `open_kad`.
 
     `table` holds the peers that serve the protocol, as identify and their answers prove; `store` the
-    values that others put here, and our own.
+    values that others put here, and our own; `providers` who announced to us that it has some content.
     """
 
     def __init__(
@@ -71,19 +69,19 @@ class Kad:
         self.protocol = protocol
         self.table = RoutingTable(host.peer_id)
         self.store = RecordStore(namespaces)
+        self.providers = ProviderStore(host.peer_id)
         self._host = host
         self._wall_clock = wall_clock
         self._answer = answer
-        self._client = Client(host, protocol, on_answer=self._note, on_failure=self._drop)
+        self._client = Client(host, protocol, self.table, on_answer=self._note, on_failure=self._drop)
+        self._refresher = Refresher(host.peer_id, self._client, self.table, host.rng)
+        self._values = Values(host.peer_id, self._client, self.store, wall_clock)
+        self._content = Content(host, self._client, self.providers)
         self._known = Known(addresses=self._addresses, is_connected=host.is_connected)
         self._limit = StreamLimit(MAX_STREAMS)
         self._first_peer = trio.Event()  # a peer entered the empty table
-        self._refreshing: trio.Event | None = None  # set at the end of the refresh that runs
-        self._heard: dict[PeerId, None] = {}  # in the latest refresh
         self._probing: dict[PeerId, None] = {}  # members that wait for a probe, or have one
         self._probes, self._to_probe = trio.open_memory_channel[PeerId](PROBE_QUEUE)
-        self._own: dict[bytes, float] = {}  # the keys that we put, and when
-        self._corrections, self._to_correct = trio.open_memory_channel[Placement](CORRECTIONS)
 
     async def find_closest(self, key: bytes) -> list[PeerId]:
         """The live peers closest to `key`, nearest first, at most 20.
@@ -94,8 +92,7 @@ class Kad:
 
     async def look_up(self, key: bytes, heard: dict[PeerId, None] | None = None) -> Finished:
         """`find_closest` with what it took; who was heard of on the way is added to `heard`."""
-        lookup = Lookup(key, local=self._host.peer_id, seeds=self.table.closest(key))
-        return await self._client.run(lookup, heard)
+        return await self._client.look_up(key, heard=heard)
 
     async def find_peer(self, peer: PeerId) -> list[Multiaddr]:
         """Where `peer` is, by a look-up unless we are connected; empty when nobody knows."""
@@ -108,35 +105,7 @@ class Kad:
 
         Called while another refresh runs, it waits for that one.
         """
-        if self._refreshing is not None:
-            heard = self._heard
-            await self._refreshing.wait()
-            return list(heard)
-        self._refreshing, self._heard = trio.Event(), {}
-        try:
-            await self._refresh(self._heard)
-            return list(self._heard)
-        finally:
-            self._refreshing.set()
-            self._refreshing = None
-
-    async def _refresh(self, heard: dict[PeerId, None]) -> None:
-        """The self look-up met everybody nearer than its last result; buckets up to there remain."""
-        nearest = (await self.look_up(self._host.peer_id.raw, heard)).closest
-        if len(nearest) < K:
-            return  # that was the whole network
-        origin = position(self._host.peer_id.raw)
-        edge = common_prefix_length(origin, position(nearest[-1].raw))
-        limit = trio.CapacityLimiter(PARALLEL_LOOKUPS)
-
-        async def refresh_bucket(prefix: int) -> None:
-            async with limit:
-                await self.look_up(random_key(origin, prefix, self._host.rng), heard)
-
-        async with trio.open_nursery() as nursery:
-            for prefix in self.table.prefixes_to_refresh():
-                if prefix <= edge:
-                    nursery.start_soon(refresh_bucket, prefix)
+        return await self._refresher.refresh()
 
     # Values
 
@@ -150,17 +119,7 @@ class Kad:
 
     async def place_value(self, key: bytes, value: bytes) -> Finished:
         """`put_value` with what it took: `closest` are the peers that keep the value."""
-        if key not in self._own and len(self._own) >= MAX_OWN:
-            raise LocalProtocolError(f"more than {MAX_OWN} values to keep alive")
-        record = Record(key=key, value=value)
-        self.store.put(record, None, trio.current_time(), self._wall_clock())
-        self._own[key] = trio.current_time()
-        return await self._place(record)
-
-    async def _place(self, record: Record) -> Finished:
-        found = await self.look_up(record.key)
-        placed = await self._client.run(Placement(record, found.closest))
-        return replace(placed, queries=found.queries + placed.queries, hops=found.hops)
+        return await self._values.place(key, value)
 
     async def get_value(self, key: bytes, *, quorum: int = 0) -> bytes:
         """The best value under `key` among `quorum` valid ones; with 0, of all peers close to the key.
@@ -175,25 +134,37 @@ class Kad:
 
     async def find_value(self, key: bytes, *, quorum: int = 0) -> Finished:
         """`get_value` with what it took; `value` is None when there is none."""
-        values = Gathered(key, self.store.namespaces, quorum)
-        held = self.store.get(key, trio.current_time())
-        values.take(self._host.peer_id, held)
-        seeds = self.table.closest(key)
-        lookup = Lookup(key, local=self._host.peer_id, seeds=seeds, values=values)
-        found = await self._client.run(lookup)
-        if found.value is not None:
-            best = Record(key=key, value=found.value)
-            if held is not None and held.value != best.value:
-                self._hold(best)
-            if found.outdated:
-                with suppress(trio.WouldBlock):
-                    self._corrections.send_nowait(Placement(best, found.outdated))
-        return found
+        return await self._values.find(key, quorum)
 
-    def _hold(self, record: Record) -> None:
-        """Replaces a value that we hold, unless a better one came meanwhile."""
-        with suppress(RecordRefused):
-            self.store.put(record, self._host.peer_id, trio.current_time(), self._wall_clock())
+    # Content
+
+    async def provide(self, key: bytes) -> int:
+        """Announces that we have the content `key`, a multihash (see `provider_key`), until `stop_providing`.
+
+        The peers closest to the key are told now and every 22 hours; how many were reached. When nobody
+        was, or we listen nowhere yet, it is tried again after each refresh. Raises `LocalProtocolError`
+        for a key that is no multihash by its length, and with too many keys of ours.
+        """
+        return await self._content.provide(key)
+
+    def stop_providing(self, key: bytes) -> None:
+        """Announces `key` no more; what others were told lasts for up to 48 hours."""
+        self._content.stop(key)
+
+    def find_providers(
+        self, key: bytes, limit: int = MAX_PROVIDERS
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[PeerId]]:
+        """A channel of other peers that claim to have the content `key`, at most `limit`, as they are found.
+
+            async with kad.find_providers(provider_key(root)) as providers:
+                async for peer in providers:
+                    ...
+
+        Where each is, the peerstore knows. The channel ends with the search, after a minute at the
+        latest; the search ends with the body. Raises `LocalProtocolError` for a key that is no multihash by
+        its length, and for a limit that is not 1 to 100.
+        """
+        return self._content.find(key, limit)
 
     # What we know of others
 
@@ -243,7 +214,8 @@ class Kad:
         if request is None:
             return False
         self._note(stream.peer)
-        shelf = Shelf(store=self.store, now=trio.current_time(), wall=self._wall_clock())
+        now = trio.current_time()
+        shelf = Shelf(store=self.store, providers=self.providers, now=now, wall=self._wall_clock())
         match self._answer(decode(request), stream.peer, self.table, self._known, shelf):
             case Reply(message=message):
                 await stream.send_all(encode_delimited(encode(message)))
@@ -285,29 +257,25 @@ class Kad:
                 self._drop(peer)
 
     async def _keep_fresh(self) -> None:
-        """Refreshes every ten minutes, and soon after the first peer enters the empty table."""
+        """Refreshes every ten minutes, and soon after the first peer enters the empty table.
+
+        What we provide is announced afterwards, when it is time.
+        """
         while True:
             with trio.move_on_after(REFRESH_INTERVAL):
                 await self._first_peer.wait()
                 self._first_peer = trio.Event()
                 await trio.sleep(SETTLE)
             await self.refresh()
+            await self._content.announce_due()
 
-    async def _keep_values(self) -> None:
-        """Forgets values that are too old, and puts our own again before others forget them."""
+    async def _keep_records(self) -> None:
+        """Forgets what is too old, and puts our own values again before others forget them."""
         while True:
-            await trio.sleep(VALUES_INTERVAL)
-            now = trio.current_time()
-            for key in [key for key, put in self._own.items() if put + REPUBLISH <= now]:
-                record = self.store.get(key, now)
-                assert record is not None, "our own stay"
-                await self.place_value(key, record.value)
+            await trio.sleep(RECORDS_INTERVAL)
+            await self._values.renew()
             self.store.expire(trio.current_time())
-
-    async def _correct_values(self) -> None:
-        """Tells peers the best value of a key, one key after the other."""
-        async for placement in self._to_correct:
-            await self._client.run(placement)
+            self.providers.expire(trio.current_time())
 
 
 @asynccontextmanager
@@ -331,8 +299,8 @@ async def open_kad(
         nursery.start_soon(kad._follow_events)
         nursery.start_soon(kad._probe_members)
         nursery.start_soon(kad._keep_fresh)
-        nursery.start_soon(kad._keep_values)
-        nursery.start_soon(kad._correct_values)
+        nursery.start_soon(kad._keep_records)
+        nursery.start_soon(kad._values.correct)
         if server:
             host.handle(protocol, kad._serve)
         try:

@@ -1,23 +1,21 @@
-"""Iterative look-ups, of peers and of values, and the placing of a record at what they found.
+"""Iterative look-ups: of peers, of values, and of the providers of content.
 
     heard ──Query──→ asked ──Answered──→ answered
                        ├──Failed───────→ failed
                        └──deadline─────→ failed (GiveUp)
 
-A `Lookup` asks ever closer peers, at most alpha at once, until each of the k closest candidates that
-did not fail has answered; when it gathers values, until there are enough. A response is a claim by a
-stranger: it may add candidates and valid values, nothing else. A `Placement` asks each of its peers
-to keep a record. To get a value is a look-up, and a placement at those that have none or an older one;
-to put one is a look-up, and a placement at the closest.
-Source: libp2p/specs kad-dht/README.md, "Peer routing" and "Value storage and retrieval"; Maymounkov
-and Mazières 2002, section 2.3.
+A look-up asks ever closer peers, at most alpha at once, until each of the k closest candidates that did
+not fail has answered; when it gathers values or providers, until there are enough. A response is a
+claim by a stranger: it may add candidates, valid values and claimed providers, nothing else. To get a
+value is a look-up, and a placement at those that have none or an older one; to put one, or to provide
+content, is a look-up, and a placement at the closest.
+Source: libp2p/specs kad-dht/README.md, "Peer routing", "Value storage and retrieval" and "Content
+provider advertisement and discovery"; Maymounkov and Mazières 2002, section 2.3.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -25,142 +23,26 @@ from itertools import islice
 
 from multiaddr import Multiaddr
 
-from p2p.errors import RemoteProtocolError
 from p2p.kad.distance import position
+from p2p.kad.providers import Sought
+from p2p.kad.query import (
+    ALPHA,
+    Action,
+    Answered,
+    Event,
+    Failed,
+    Finished,
+    Found,
+    Learned,
+    Machine,
+    Request,
+)
 from p2p.kad.records import Gathered
-from p2p.kad.wire import MAX_PEERS, FindNode, GetValue, K, KadMessage, PeerEntry, PutValue, Record
+from p2p.kad.wire import MAX_PEERS, FindNode, GetProviders, GetValue, K, PeerEntry
 from p2p.peer_id import PeerId
 
-ALPHA = 10  # requests at once; kad-dht spec, "Concurrency parameter"
-REQUEST_DEADLINE = 10.0  # seconds for one peer, dialing included; kad-dht spec, "Timeouts"
 MAX_QUERIES = 10 * K  # peers asked by one look-up, whatever they invent
 MAX_CANDIDATES = 20 * K  # peers remembered by one look-up; the farthest are forgotten first
-
-Request = FindNode | GetValue | PutValue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """`peer` replied: it named `closer`, and gave the `record` that it holds."""
-
-    peer: PeerId
-    closer: Sequence[PeerEntry] = ()
-    record: Record | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """`peer` cannot be reached, does not speak the protocol as it should, or refuses the record."""
-
-    peer: PeerId
-
-
-Event = Answered | Failed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """Somebody claims that `peer` is at `addresses`; comes before a `Query` of it."""
-
-    peer: PeerId
-    addresses: tuple[Multiaddr, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """Send `request` to `peer`; report `Answered` (see `read_reply`) or `Failed`."""
-
-    peer: PeerId
-    request: Request
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GiveUp:
-    """`peer` was silent for too long: end its request. What it still says is ignored."""
-
-    peer: PeerId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """It is over; requests that still run are needed no longer.
-
-    Of a look-up, `closest` are the live peers closest to the key, nearest first, and `hops` the length
-    of the longest chain of peers, each named by the one before, to one of them or to the `value`. The
-    `outdated` should be told of that. Of a placement, `closest` are the peers that took the record.
-    """
-
-    closest: tuple[PeerId, ...]
-    queries: int  # requests that were sent
-    hops: int = 0
-    value: bytes | None = None
-    outdated: tuple[PeerId, ...] = ()
-
-
-Action = Learned | Query | GiveUp | Finished
-
-
-def read_reply(peer: PeerId, request: Request, reply: KadMessage) -> Answered:
-    """What `reply` of `peer` says about `request`. Raises `RemoteProtocolError` when it is none."""
-    match request, reply:
-        case FindNode(), FindNode(closer=closer):
-            return Answered(peer=peer, closer=closer)
-        case GetValue(), GetValue(record=record, closer=closer):
-            return Answered(peer=peer, closer=closer, record=record)
-        case PutValue(record=Record(value=sent)), PutValue(record=Record(value=kept)) if sent == kept:
-            return Answered(peer=peer)
-    raise RemoteProtocolError(f"{peer} answers {type(request).__name__} with {type(reply).__name__}")
-
-
-class Machine(ABC):
-    """Requests to peers, each with its deadline. `start` it, then `handle` what happens."""
-
-    def __init__(self) -> None:
-        self.finished = False
-        self.queries = 0
-        self._deadlines: dict[PeerId, float] = {}  # of the peers that are being asked, the soonest first
-
-    def start(self, now: float) -> list[Action]:
-        """The first queries; without anybody to ask it is finished at once."""
-        return self._advance(now)
-
-    def handle(self, event: Event, now: float) -> list[Action]:
-        """What to do about the end of a request. Peers that are not being asked are ignored."""
-        if self._deadlines.pop(event.peer, None) is None:
-            return []
-        return [*self._take(event), *self._advance(now)]
-
-    def next_deadline(self) -> float | None:
-        """When `handle_timer` must be called, or None."""
-        return next(iter(self._deadlines.values()), None)
-
-    def handle_timer(self, now: float) -> list[Action]:
-        """Gives up on the peers that had their time."""
-        overdue = [peer for peer, deadline in self._deadlines.items() if deadline <= now]
-        if not overdue:
-            return []
-        for peer in overdue:
-            del self._deadlines[peer]
-            self._take(Failed(peer=peer))
-        return [*(GiveUp(peer=peer) for peer in overdue), *self._advance(now)]
-
-    def _ask(self, peer: PeerId, request: Request, now: float) -> Query:
-        self._deadlines[peer] = now + REQUEST_DEADLINE
-        self.queries += 1
-        return Query(peer=peer, request=request)
-
-    def _finish(self, result: Finished) -> Finished:
-        self.finished = True
-        self._deadlines.clear()
-        return result
-
-    @abstractmethod
-    def _take(self, event: Event) -> list[Action]:
-        """Takes note of the end of a request."""
-
-    @abstractmethod
-    def _advance(self, now: float) -> list[Action]:
-        """Asks whom there is to ask; finishes when nobody is left to wait for."""
 
 
 class State(Enum):
@@ -181,18 +63,25 @@ class _Candidate:
 
 
 class Lookup(Machine):
-    """One look-up of `key` that begins at `seeds`; with `values` it asks for those as well.
+    """One look-up of `key` that begins at `seeds`; with `values` or `sought` it asks for those as well.
 
-    The `values` may have the one that we hold ourselves; they may be enough from the start.
+    These may have what we hold ourselves; that may be enough from the start.
     """
 
     def __init__(
-        self, key: bytes, *, local: PeerId, seeds: Iterable[PeerId], values: Gathered | None = None
+        self,
+        key: bytes,
+        *,
+        local: PeerId,
+        seeds: Iterable[PeerId],
+        values: Gathered | None = None,
+        sought: Sought | None = None,
     ) -> None:
         super().__init__()
         self.key = key
-        self._request: Request = FindNode(key=key) if values is None else GetValue(key=key)
+        self._request = _request(key, values, sought)
         self._values = values
+        self._sought = sought
         self._value_hops = 0  # of the peer that gave the best value
         self._target = position(key)
         self._local = local
@@ -204,14 +93,25 @@ class Lookup(Machine):
     def _take(self, event: Event) -> list[Action]:
         candidate = self._candidates[event.peer]
         match event:
-            case Answered(closer=closer, record=record):
+            case Answered(closer=closer, record=record, providers=providers):
                 candidate.state = State.ANSWERED
                 if self._values is not None and self._values.take(event.peer, record):
                     self._value_hops = candidate.hops
-                return self._learn(closer, candidate.hops + 1)
+                found = [] if self._sought is None else self._find(self._sought, providers)
+                return [*found, *self._learn(closer, candidate.hops + 1)]
             case Failed():
                 candidate.state = State.FAILED
                 return []
+
+    def _find(self, sought: Sought, providers: Sequence[PeerEntry]) -> list[Action]:
+        """Takes the providers that a response names; where they are is of use also when they wait."""
+        found = sought.take(providers)
+        learned = [
+            Learned(peer=entry.peer, addresses=entry.addresses)
+            for entry in providers
+            if entry.addresses and entry.peer in sought
+        ]
+        return [*learned, *(Found(peer=peer) for peer in found)]
 
     def _learn(self, closer: Sequence[PeerEntry], hops: int) -> list[Action]:
         """Takes the credible entries of a response: not ourselves, with addresses, each once."""
@@ -244,7 +144,7 @@ class Lookup(Machine):
     def _advance(self, now: float) -> list[Action]:
         """Asks the closest that were not asked yet; finishes when nobody is left to wait for."""
         shortlist = list(islice((c for c in self._nearest if c.state is not State.FAILED), K))
-        if self._values is not None and self._values.enough:
+        if any(wanted is not None and wanted.enough for wanted in (self._values, self._sought)):
             return [self._finish(self._result(shortlist))]
         actions: list[Action] = []
         for candidate in shortlist:
@@ -254,6 +154,8 @@ class Lookup(Machine):
                 candidate.state = State.ASKED
                 actions.append(self._ask(candidate.peer, self._request, now))
         if self._is_settled(shortlist):
+            if self._sought is not None:
+                actions += [Found(peer=peer) for peer in self._sought.take_waiting()]
             actions.append(self._finish(self._result(shortlist)))
         return actions
 
@@ -291,24 +193,8 @@ class Lookup(Machine):
         )
 
 
-class Placement(Machine):
-    """Asks each of `peers` to keep `record`."""
-
-    def __init__(self, record: Record, peers: Iterable[PeerId]) -> None:
-        super().__init__()
-        self._request = PutValue(key=record.key, record=record)
-        self._waiting = deque(dict.fromkeys(peers))
-        self._taken: list[PeerId] = []
-
-    def _take(self, event: Event) -> list[Action]:
-        if isinstance(event, Answered):
-            self._taken.append(event.peer)
-        return []
-
-    def _advance(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        while self._waiting and len(self._deadlines) < ALPHA:
-            actions.append(self._ask(self._waiting.popleft(), self._request, now))
-        if not self._deadlines:
-            actions.append(self._finish(Finished(closest=tuple(self._taken), queries=self.queries)))
-        return actions
+def _request(key: bytes, values: Gathered | None, sought: Sought | None) -> Request:
+    """What each peer is asked."""
+    if values is not None:
+        return GetValue(key=key)
+    return FindNode(key=key) if sought is None else GetProviders(key=key)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multiaddr import Multiaddr
 
 from p2p.errors import InvalidKey
 from p2p.kad.namespaces import InvalidRecord
+from p2p.kad.providers import ProviderStore
 from p2p.kad.records import RecordRefused, RecordStore
 from p2p.kad.table import RoutingTable
 from p2p.kad.wire import (
@@ -56,9 +57,10 @@ Answer = Reply | NoReply | Refuse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """Where a server keeps values, and when it is: `now` in seconds, `wall` in seconds since 1970."""
+    """What a server keeps of others, and when it is: `now` in seconds, `wall` in seconds since 1970."""
 
     store: RecordStore
+    providers: ProviderStore
     now: float
     wall: float
 
@@ -70,10 +72,9 @@ Respond = Callable[[KadMessage, PeerId, RoutingTable, Known, Shelf | None], Answ
 def answer(
     request: KadMessage, requester: PeerId, table: RoutingTable, known: Known, shelf: Shelf | None = None
 ) -> Answer:
-    """What to do about `request`. Without a `shelf` no value is kept or found.
+    """What to do about `request`. Without a `shelf` no value and no provider is kept or found.
 
-    We hold no provider records: asked for them we name closer peers, which the protocol allows, and
-    an announcement of a provider has no reply anyway.
+    An announcement of a provider has no reply, also when it is not kept.
     """
     match request:
         case FindNode(key=key):
@@ -85,10 +86,14 @@ def answer(
             closer = _closer(key, requester, table, known)
             return Reply(message=GetValue(key=key, record=record, closer=closer))
         case GetProviders(key=key):
-            return Reply(message=GetProviders(key=key, closer=_closer(key, requester, table, known)))
+            closer = _closer(key, requester, table, known)
+            return Reply(
+                message=GetProviders(key=key, providers=_providers(key, known, shelf), closer=closer)
+            )
         case Ping():
             return Reply(message=Ping())
-        case AddProvider():
+        case AddProvider(key=key, providers=providers):
+            _keep_provider(key, providers, requester, shelf)
             return NoReply()
         case PutValue():
             return _keep(request, requester, shelf)
@@ -105,6 +110,26 @@ def _keep(request: PutValue, requester: PeerId, shelf: Shelf | None) -> Answer:
         return Refuse()
     echo = Record(key=record.key, value=record.value)
     return Reply(message=PutValue(key=request.key, record=echo))
+
+
+def _keep_provider(key: bytes, named: Sequence[PeerEntry], requester: PeerId, shelf: Shelf | None) -> None:
+    """Holds that the requester provides the content. Nobody can say so of somebody else."""
+    own = next((entry for entry in named if entry.peer == requester), None)
+    if shelf is not None and own is not None:
+        shelf.providers.add(key, requester, own.addresses, shelf.now)
+
+
+def _providers(key: bytes, known: Known, shelf: Shelf | None) -> tuple[PeerEntry, ...]:
+    """The providers that we hold; where one is, it told us with its announcement, if we know no better."""
+    if shelf is None:
+        return ()
+    entries = []
+    for peer in shelf.providers.providers(key, shelf.now):
+        entry = _entry(peer, known)
+        if not entry.addresses:
+            entry = replace(entry, addresses=shelf.providers.addresses(peer, shelf.now))
+        entries.append(entry)
+    return tuple(entries)
 
 
 def _target(key: bytes, known: Known) -> tuple[PeerEntry, ...]:

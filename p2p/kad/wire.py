@@ -37,6 +37,9 @@ MAX_REMEMBERED = 256  # bytes of a peer entry whose decoded form is kept, of up 
 MAX_ENTRY_ADDRESSES = 25  # addresses read from an entry; js-libp2p dials no more of one peer
 MAX_ENTRY_SENT = 720  # bytes of a peer entry that is sent: k + 1 of them and a key fit `MAX_SENT`
 MAX_ADDRESSES_SENT = 10  # of one peer
+MAX_PROVIDERS = K  # providers of one key; rust-libp2p `max_providers_per_key`
+MAX_PROVIDERS_SENT = MAX_SENT // 2  # bytes; closer peers get the other half, or liars would starve look-ups
+MAX_PROVIDER_SENT = MAX_PROVIDERS_SENT // MAX_PROVIDERS  # bytes of a provider's entry: all of them fit
 
 _Type = dht_pb2.Message.MessageType
 
@@ -163,8 +166,9 @@ def decode(data: bytes) -> KadMessage:
 def encode(message: KadMessage) -> bytes:
     """`message` as bytes, at most `MAX_SENT`; `LocalProtocolError` when a record makes it larger.
 
-    Of each peer go the first ten addresses that fit an entry, and peers without any are left out. The
-    last peers are cut when the record in front of them takes their room.
+    Of each peer go the first ten addresses that fit an entry. Peers without any are left out, except for
+    providers: somebody else may know where they are. The last peers are cut when the record or the
+    providers in front of them take their room.
     """
     out = dht_pb2.Message()
     match message:
@@ -180,7 +184,7 @@ def encode(message: KadMessage) -> bytes:
             _encode_record(out, record)
         case GetProviders(key=key, providers=providers, closer=closer):
             out.type, out.key = _Type.GET_PROVIDERS, key
-            _encode_peers(out, out.provider_peers, providers)
+            _encode_providers(out, providers)
             _encode_peers(out, out.closer_peers, closer)
         case AddProvider(key=key, providers=providers):
             out.type, out.key = _Type.ADD_PROVIDER, key
@@ -273,7 +277,7 @@ def _encode_peers(
     """Adds the first of `entries` to `peers`, a list of `out`, that have room there."""
     room = MAX_SENT - out.ByteSize()
     for entry in entries:
-        addresses, size = _fitting(entry)
+        addresses, size = _fitting(entry, MAX_ENTRY_SENT)
         room -= size
         if room < 0:
             return
@@ -281,8 +285,19 @@ def _encode_peers(
             peers.add(id=entry.peer.raw, addrs=addresses, connection=entry.connection.value)
 
 
-def _fitting(entry: PeerEntry) -> tuple[list[bytes], int]:
-    """The first addresses that an entry has room for, and how much room it takes at most.
+def _encode_providers(out: dht_pb2.Message, entries: Iterable[PeerEntry]) -> None:
+    """Adds the first of `entries` that have room in their half of the message."""
+    room = MAX_PROVIDERS_SENT
+    for entry in entries:
+        addresses, size = _fitting(entry, MAX_PROVIDER_SENT)
+        room -= size
+        if room < 0:
+            return
+        out.provider_peers.add(id=entry.peer.raw, addrs=addresses, connection=entry.connection.value)
+
+
+def _fitting(entry: PeerEntry, limit: int) -> tuple[list[bytes], int]:
+    """The first addresses that an entry of `limit` bytes has room for, and how much it takes at most.
 
     A long address is passed over.
     """
@@ -291,7 +306,7 @@ def _fitting(entry: PeerEntry) -> tuple[list[bytes], int]:
     for address in entry.addresses:
         encoded = address.to_bytes()
         size = len(encoded) + 3  # its tag and length
-        if used + size <= MAX_ENTRY_SENT and len(fitting) < MAX_ADDRESSES_SENT:
+        if used + size <= limit and len(fitting) < MAX_ADDRESSES_SENT:
             fitting.append(encoded)
             used += size
     return fitting, used

@@ -19,11 +19,14 @@ from multiaddr import Multiaddr
 
 from p2p.errors import P2PError
 from p2p.kad.distance import common_prefix_length, position, random_key
-from p2p.kad.lookup import REQUEST_DEADLINE, Answered, Finished, Lookup, Machine, Placement
+from p2p.kad.lookup import Lookup
+from p2p.kad.placement import Placement
+from p2p.kad.providers import ProviderStore
+from p2p.kad.query import REQUEST_DEADLINE, Answered, Finished, Machine
 from p2p.kad.records import Gathered, RecordRefused, RecordStore
 from p2p.kad.responder import Known, Refuse, Reply, Respond, Shelf, answer
 from p2p.kad.table import RoutingTable
-from p2p.kad.wire import FindNode, K, KadMessage, Record
+from p2p.kad.wire import FindNode, K, KadMessage, PutValue, Record
 from sim.cores.queries import Client, Query, Run, message_size
 from sim.cores.settings import PARALLEL_LOOKUPS, PROBE_QUEUE, REFRESH_INTERVAL, SETTLE
 
@@ -46,6 +49,7 @@ class Kad:
         self.peer = world.peers[life.number]
         self.table = RoutingTable(self.peer)
         self.store = RecordStore(world.namespaces)
+        self.providers = ProviderStore(self.peer)
         self.met: dict[PeerId, None] = {}  # whose address is known; the driver's peerstore
         self._client = Client(self)
         self._known = Known(addresses=self._addresses, is_connected=self.is_connected)
@@ -76,7 +80,7 @@ class Kad:
             def placed(end: Finished) -> None:
                 done(replace(end, queries=found.queries + end.queries, hops=found.hops))
 
-            self._run(Placement(record, found.closest), placed)
+            self._run(Placement(PutValue(key=key, record=record), found.closest), placed)
 
         self.look_up(key, place)
 
@@ -93,7 +97,7 @@ class Kad:
                     with suppress(RecordRefused):
                         self.store.put(best, self.peer, self.now, self._wall())
                 if end.outdated:
-                    self._run(Placement(best, end.outdated), lambda _: None)
+                    self._run(Placement(PutValue(key=key, record=best), end.outdated), lambda _: None)
             done(end)
 
         self._run(Lookup(key, local=self.peer, seeds=self.table.closest(key), values=values), found)
@@ -153,7 +157,7 @@ class Kad:
         """A request arrived at this end."""
         peer = self.life.world.peers[end.other]
         self.note(peer)
-        shelf = Shelf(store=self.store, now=self.now, wall=self._wall())
+        shelf = Shelf(store=self.store, providers=self.providers, now=self.now, wall=self._wall())
         match self._respond(request, peer, self.table, self._known, shelf):
             case Reply(message=message):
                 end.send(message_size(message), query.replied, message)

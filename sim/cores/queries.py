@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from p2p.errors import RemoteProtocolError
-from p2p.kad.lookup import (
+from p2p.kad.query import (
     Action,
     Answered,
     Failed,
@@ -18,8 +18,8 @@ from p2p.kad.lookup import (
     Request,
     read_reply,
 )
-from p2p.kad.lookup import Query as Ask
-from p2p.kad.wire import FindNode, GetValue, KadMessage, PutValue
+from p2p.kad.query import Query as Ask
+from p2p.kad.wire import FindNode, GetProviders, GetValue, KadMessage, PutValue
 from sim.cores.timer import Timer
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ ATTEMPTS = 2  # a lost connection is tried once more, as the driver does
 def message_size(message: KadMessage) -> int:
     """Bytes that `message` takes on a connection, about."""
     size = OVERHEAD
-    if isinstance(message, FindNode | GetValue):
+    if isinstance(message, FindNode | GetValue | GetProviders):
         size += ENTRY * len(message.closer)
+    if isinstance(message, GetProviders):
+        size += ENTRY * len(message.providers)
     if isinstance(message, GetValue | PutValue) and message.record is not None:
         size += len(message.record.key) + len(message.record.value)
     return size

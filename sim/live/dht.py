@@ -11,7 +11,7 @@ from p2p.errors import P2PError
 from p2p.kad import Kad
 
 if TYPE_CHECKING:
-    from p2p.kad.lookup import Finished
+    from p2p.kad.query import Finished
     from sim.rung import Observer
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from p2p.discovery.planner import Action, Dial, DialEnded, Known, Planner, Search, Searched
 from p2p.events import PeerConnected, PeerDisconnected, PeerIdentified
-from p2p.kad import lookup as kad
+from p2p.kad import query as kad
 from p2p.kad import responder
 from p2p.kad.distance import common_prefix_length, position, random_key
 from p2p.kad.lookup import Lookup

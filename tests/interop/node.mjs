@@ -18,6 +18,8 @@ import { gossipsub } from '@libp2p/gossipsub'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { CID } from 'multiformats/cid'
+import * as Digest from 'multiformats/hashes/digest'
 
 const { values: options } = parseArgs({
   options: {
@@ -177,6 +179,9 @@ async function exchange (stream, data, expected, what) {
 
 let slow // the exchange with the other end's slow reader: { stream, given, done }
 
+// Content by its multihash in hex: what the DHT goes by, whatever the codec.
+const contentId = key => CID.createV1(0x55, Digest.decode(Buffer.from(key, 'hex')))
+
 const commands = {
   async dial ({ addr }) { return { peer: (await node.dial(multiaddr(addr))).remotePeer.toString() } },
   async ping ({ addr, peer }) {
@@ -246,6 +251,20 @@ const commands = {
   async get_value ({ key }) {
     const value = await node.contentRouting.get(new TextEncoder().encode(key), { signal: AbortSignal.timeout(20000) })
     return { text: new TextDecoder().decode(value) }
+  },
+  async provide ({ key }) {
+    let told = 0
+    for await (const step of node.services.dht.provide(contentId(key))) {
+      if (step.name === 'PEER_RESPONSE' && step.messageName === 'ADD_PROVIDER') told++
+    }
+    return { told }
+  },
+  async find_providers ({ key }) {
+    const providers = []
+    for await (const { id, multiaddrs } of node.contentRouting.findProviders(contentId(key), { signal: AbortSignal.timeout(20000) })) {
+      providers.push({ peer: id.toString(), addrs: multiaddrs.map(String) })
+    }
+    return { providers }
   },
   async mesh ({ topic }) { return { peers: node.services.pubsub.getMeshPeers(topic) } }
 }

@@ -1,4 +1,4 @@
-"""A js-libp2p node is in our DHT: values go both ways, and what is poisoned goes neither."""
+"""A js-libp2p node is in our DHT: values and providers go both ways, and what is poisoned goes neither."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import trio.testing
 
 from p2p.address import parse_address, split_peer
 from p2p.host import open_host
-from p2p.kad import content_key, open_kad, public_key_key
+from p2p.kad import content_key, open_kad, provider_key, public_key_key
 from tests.processes import run_process
 
 LOOPBACK = parse_address("/ip4/127.0.0.1/tcp/0")
 VALUE = "what everybody should know"
 KEY = content_key(VALUE.encode())
+
+CONTENT = provider_key(bytes(range(32)))
 
 pytestmark = pytest.mark.timeout(700)  # the first test may install the packages
 
@@ -77,3 +79,43 @@ async def test_a_js_node_knows_the_namespace_of_public_keys(js_node):
         assert key is not None
         with trio.fail_after(30):
             assert await kad.put_value(public_key_key(host.peer_id), key.encode()) == 1
+
+
+async def found(kad):
+    """The providers of the content."""
+    async with kad.find_providers(CONTENT) as providers:
+        return [peer async for peer in providers]
+
+
+async def test_a_js_node_finds_what_we_provide_and_tells_others(js_node):
+    async with open_pair(js_node) as (js, address, host, kad):
+        with trio.fail_after(30):
+            assert await kad.provide(CONTENT) == 1
+            [provider] = (await js.command("find_providers", key=CONTENT.hex()))["providers"]
+            assert provider["peer"] == str(host.peer_id)
+            assert provider["addrs"] == [str(address) for address in host.addresses()]
+            async with open_member(address) as (other_host, other):
+                assert await found(other) == [host.peer_id]
+                assert await other_host.ping(host.peer_id) >= 0
+
+
+async def test_we_find_what_a_js_node_provides_and_tell_others(js_node):
+    async with open_pair(js_node) as (js, address, host, kad):
+        js_id = split_peer(parse_address(address))[1]
+        with trio.fail_after(30):
+            assert (await js.command("provide", key=CONTENT.hex()))["told"] == 1
+            assert kad.providers.providers(CONTENT, trio.current_time()) == [js_id]
+            assert await found(kad) == [js_id]
+            async with open_host() as reader, open_kad(reader, server=False) as other:
+                await reader.connect(host.peer_id, host.addresses())
+                await reader.wait_for_peer(host.peer_id)
+                await trio.testing.wait_all_tasks_blocked()
+                assert await found(other) == [js_id]
+                assert await reader.ping(js_id) >= 0
+
+
+async def test_content_that_nobody_provides_is_found_at_neither(js_node):
+    async with open_pair(js_node) as (js, _, _, kad):
+        with trio.fail_after(30):
+            assert await found(kad) == []
+            assert (await js.command("find_providers", key=CONTENT.hex()))["providers"] == []

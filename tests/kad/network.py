@@ -8,24 +8,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from p2p.errors import RemoteProtocolError
-from p2p.kad.lookup import (
+from p2p.kad.lookup import Lookup
+from p2p.kad.namespaces import DEFAULT_VALIDATORS, Namespaces
+from p2p.kad.placement import Placement
+from p2p.kad.providers import ProviderStore, Sought
+from p2p.kad.query import (
     ALPHA,
     Answered,
     Failed,
     Finished,
+    Found,
     GiveUp,
     Learned,
-    Lookup,
     Machine,
-    Placement,
     Query,
     read_reply,
 )
-from p2p.kad.namespaces import DEFAULT_VALIDATORS, Namespaces
 from p2p.kad.records import Gathered, RecordStore
 from p2p.kad.responder import Known, Reply, Shelf, answer
 from p2p.kad.table import RoutingTable
-from p2p.kad.wire import Record, decode, encode
+from p2p.kad.wire import AddProvider, PeerEntry, PutValue, Record, decode, encode
 from p2p.peer_id import PeerId
 from tests.kad.peers import address
 from tests.support import key_number
@@ -40,6 +42,7 @@ class Node:
     id: PeerId
     table: RoutingTable
     store: RecordStore
+    providers: ProviderStore
 
 
 @dataclass
@@ -59,15 +62,18 @@ class ValueNetwork:
         self.identities = [key_number(1000 + number) for number in range(self.count)]
         self.peers = [PeerId.from_public_key(identity.public) for identity in self.identities]
         namespaces = Namespaces(self.validators or DEFAULT_VALIDATORS)
-        self.nodes = {one: Node(one, RoutingTable(one), RecordStore(namespaces)) for one in self.peers}
+        self.nodes = {
+            one: Node(one, RoutingTable(one), RecordStore(namespaces), ProviderStore(one))
+            for one in self.peers
+        }
         for one, node in self.nodes.items():
             for other in self.rng.sample(self.peers, self.count):
                 if other != one:
                     node.table.handle_seen(other)
         self.known = Known(addresses=lambda one: [address(1)], is_connected=lambda one: False)
 
-    def run(self, machine: Machine, requester: PeerId) -> Finished:
-        """The result of `machine`; every message passes the wire."""
+    def run(self, machine: Machine, requester: PeerId, found: list | None = None) -> Finished:
+        """The result of `machine`; every message passes the wire. Providers are added to `found`."""
         pending: list = []
         running: set = set()
         actions = machine.start(self.now)
@@ -81,6 +87,9 @@ class ValueNetwork:
                             heapq.heappush(pending, (at, one, request))
                     case GiveUp(peer=one):
                         running.discard(one)
+                    case Found(peer=one):
+                        assert found is not None
+                        found.append(one)
                     case Finished():
                         return action
                     case Learned():
@@ -104,8 +113,10 @@ class ValueNetwork:
         if one in self.liars:
             said = Reply(message=self.liars[one](request))
         else:
-            shelf = Shelf(store=node.store, now=self.now, wall=EPOCH + self.now)
+            shelf = Shelf(store=node.store, providers=node.providers, now=self.now, wall=EPOCH + self.now)
             said = answer(request, requester, node.table, self.known, shelf)
+        if isinstance(request, AddProvider):
+            return Answered(peer=one)
         if not isinstance(said, Reply):
             return Failed(peer=one)
         try:
@@ -117,10 +128,23 @@ class ValueNetwork:
         seeds = self.nodes[by].table.closest(key)
         return self.run(Lookup(key, local=by, seeds=seeds, values=values), by)
 
+    def provide(self, key: bytes, by: PeerId) -> tuple:
+        """The peers that were told."""
+        closest = self.find(key, by).closest
+        entry = PeerEntry(peer=by, addresses=(address(1),))
+        return self.run(Placement(AddProvider(key=key, providers=(entry,)), closest), by).closest
+
+    def providers(self, key: bytes, by: PeerId, limit: int = 20) -> tuple:
+        """(those that were found, in their order; what it took)."""
+        found: list = []
+        seeds = self.nodes[by].table.closest(key)
+        lookup = Lookup(key, local=by, seeds=seeds, sought=Sought(by, limit))
+        return found, self.run(lookup, by, found)
+
     def put(self, key: bytes, value: bytes, by: PeerId) -> tuple:
         """The peers that took the value."""
         closest = self.find(key, by).closest
-        return self.run(Placement(Record(key=key, value=value), closest), by).closest
+        return self.run(put_at(key, value, closest), by).closest
 
     def get(self, key: bytes, by: PeerId, quorum: int = 0) -> Finished:
         """The value; those who should have it are told."""
@@ -128,10 +152,15 @@ class ValueNetwork:
         values.take(by, self.nodes[by].store.get(key, self.now))
         found = self.find(key, by, values)
         if found.value is not None:
-            self.run(Placement(Record(key=key, value=found.value), found.outdated), by)
+            self.run(put_at(key, found.value, found.outdated), by)
         return found
 
     def holders(self, key: bytes) -> dict:
         """Who holds which value."""
         held = {one: node.store.get(key, self.now) for one, node in self.nodes.items()}
         return {one: record.value for one, record in held.items() if record is not None}
+
+
+def put_at(key: bytes, value: bytes, peers: tuple) -> Placement:
+    """The placement of a value."""
+    return Placement(PutValue(key=key, record=Record(key=key, value=value)), peers)

@@ -11,7 +11,7 @@ from p2p.framing import DelimitedReader, encode_delimited
 from p2p.kad import PROTOCOL, open_kad
 from p2p.kad.distance import common_prefix_length, position
 from p2p.kad.driver import IDLE_TIMEOUT, REFRESH_INTERVAL, SETTLE
-from p2p.kad.lookup import REQUEST_DEADLINE
+from p2p.kad.query import REQUEST_DEADLINE
 from p2p.kad.wire import (
     MAX_MESSAGE,
     AddProvider,

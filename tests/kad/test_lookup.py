@@ -6,17 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.kad.distance import position
-from p2p.kad.lookup import (
+from p2p.kad.lookup import MAX_CANDIDATES, MAX_QUERIES, Lookup
+from p2p.kad.query import (
     ALPHA,
-    MAX_CANDIDATES,
-    MAX_QUERIES,
     REQUEST_DEADLINE,
     Answered,
     Failed,
     Finished,
     GiveUp,
     Learned,
-    Lookup,
     Query,
 )
 from p2p.kad.table import RoutingTable

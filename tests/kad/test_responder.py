@@ -1,6 +1,10 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from p2p.kad import providers
 from p2p.kad.namespaces import MAX_RECORD, Namespaces, content_key
+from p2p.kad.providers import ProviderStore
 from p2p.kad.records import MAX_AGE, MAX_PER_PEER, RecordStore
 from p2p.kad.responder import Known, NoReply, Refuse, Reply, Shelf, answer
 from p2p.kad.table import RoutingTable
@@ -12,13 +16,14 @@ from p2p.kad.wire import (
     GetProviders,
     GetValue,
     K,
+    PeerEntry,
     Ping,
     PutValue,
     Record,
     decode,
     encode,
 )
-from tests.kad.peers import address, by_distance, peer
+from tests.kad.peers import address, by_distance, entry, peer
 
 LOCAL, REQUESTER, CLIENT = peer(0), peer(7), peer(900)
 ADDRESSES = {peer(n): [address(n + (i << 16)) for i in range(12)] for n in range(200)}
@@ -96,6 +101,85 @@ def test_an_announced_provider_gets_no_reply():
     assert answer(AddProvider(key=b"k"), REQUESTER, table_of(0), known({})) == NoReply()
 
 
+# Providers
+
+
+def provide(here, requester=REQUESTER, *entries, key=b"k"):
+    request = AddProvider(key=key, providers=entries or (entry(7),))
+    return answer(request, requester, table_of(0), known({}), here)
+
+
+def providers_of(here, addresses, connected=(), key=b"k"):
+    reply = answer(GetProviders(key=key), peer(8), table_of(30), known(addresses, connected), here)
+    return reply.message.providers
+
+
+def test_an_announced_provider_is_named_with_closer_peers():
+    here = shelf()
+    assert provide(here) == NoReply()
+    reply = answer(GetProviders(key=b"k"), peer(8), table_of(30), known(ADDRESSES), here)
+    assert reply.message.key == b"k"
+    assert reply.message.providers == (PeerEntry(peer=REQUESTER, addresses=tuple(ADDRESSES[REQUESTER])),)
+    assert len(reply.message.closer) == K
+    assert providers_of(here, ADDRESSES, key=b"other") == ()
+
+
+@pytest.mark.parametrize("entries", [(entry(8),), (entry(7, addresses=0),), (entry(8), entry(9))])
+def test_nobody_announces_another_peer_or_one_without_addresses(entries):
+    here = shelf()
+    assert provide(here, REQUESTER, *entries) == NoReply()
+    assert len(here.providers) == 0
+
+
+def test_of_many_entries_the_one_of_the_sender_counts():
+    here = shelf()
+    assert provide(here, REQUESTER, entry(8), entry(7), entry(9)) == NoReply()
+    assert [one.peer for one in providers_of(here, {})] == [REQUESTER]
+
+
+def test_announced_addresses_are_named_while_we_know_no_better():
+    here = shelf()
+    provide(here)
+    assert providers_of(here, {}) == (entry(7),)
+    better = {REQUESTER: [address(70)]}
+    connected = PeerEntry(peer=REQUESTER, addresses=(address(70),), connection=Connectedness.CONNECTED)
+    assert providers_of(here, better, {REQUESTER}) == (connected,)
+    later = shelf(now=providers.ADDRESS_AGE, providers=here.providers)
+    assert providers_of(later, {}) == (PeerEntry(peer=REQUESTER, addresses=()),)
+    assert providers_of(shelf(now=providers.MAX_AGE, providers=here.providers), {}) == ()
+
+
+def test_without_a_shelf_no_provider_is_kept_or_named():
+    assert provide(None) == NoReply()
+    assert providers_of(None, ADDRESSES) == ()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([peer(n) for n in range(5)]),
+            st.binary(min_size=1, max_size=80),
+            st.lists(st.builds(entry, st.integers(0, 5), st.integers(0, 30)), max_size=5),
+        ),
+        max_size=20,
+    )
+)
+def test_whatever_is_announced_everybody_speaks_for_itself_and_replies_fit(announcements):
+    here = shelf()
+    for sender, key, entries in announcements:
+        message = decode(encode(AddProvider(key=key, providers=tuple(entries))))
+        assert answer(message, sender, table_of(0), known(ADDRESSES), here) == NoReply()
+    said = {
+        (key, sender) for sender, key, entries in announcements if sender in [one.peer for one in entries]
+    }
+    for _, key, _ in announcements:
+        reply = answer(GetProviders(key=key), peer(8), table_of(30), known(ADDRESSES), here)
+        data = encode(reply.message)
+        assert len(data) <= MAX_SENT
+        assert {(key, one.peer) for one in decode(data).providers} <= said
+
+
 # Values
 
 VALUE = b"value"
@@ -103,8 +187,13 @@ RECORD = Record(key=content_key(VALUE), value=VALUE)
 PUT = PutValue(key=RECORD.key, record=RECORD)
 
 
-def shelf(store=None, now=0.0):
-    return Shelf(store=store or RecordStore(Namespaces()), now=now, wall=1_700_000_000.0 + now)
+def shelf(store=None, now=0.0, providers=None):
+    return Shelf(
+        store=store or RecordStore(Namespaces()),
+        providers=providers or ProviderStore(LOCAL),
+        now=now,
+        wall=1_700_000_000.0 + now,
+    )
 
 
 def ask(request, shelf, requester=REQUESTER, count=0):

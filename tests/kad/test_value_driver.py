@@ -19,9 +19,10 @@ from p2p.kad import (
     public_key_key,
     sign_value,
 )
-from p2p.kad.driver import CORRECTIONS, MAX_STREAMS, REPUBLISH, VALUES_INTERVAL
-from p2p.kad.lookup import REQUEST_DEADLINE
+from p2p.kad.driver import MAX_STREAMS, RECORDS_INTERVAL
+from p2p.kad.query import REQUEST_DEADLINE
 from p2p.kad.records import MAX_AGE
+from p2p.kad.values import CORRECTIONS, REPUBLISH
 from p2p.kad.wire import MAX_MESSAGE, FindNode, GetValue, Ping, PutValue, Record, decode, encode
 from tests.support import connect, key_number, open_memory_hosts
 
@@ -135,7 +136,7 @@ async def test_alone_we_hold_our_own_value(autojump_clock):
 
 
 async def test_own_values_are_limited(autojump_clock, monkeypatch):
-    monkeypatch.setattr("p2p.kad.driver.MAX_OWN", 1)
+    monkeypatch.setattr("p2p.kad.values.MAX_OWN", 1)
     async with open_network(1) as (_, [kad]):
         await kad.put_value(KEY, VALUE)
         await kad.put_value(KEY, VALUE)
@@ -195,7 +196,7 @@ async def test_waiting_corrections_are_few(autojump_clock):
         for value in values:
             other.store.put(Record(key=content_key(value), value=value), None, 0.0, WALL)
             assert await kad.get_value(content_key(value)) == value
-        assert kad._to_correct.statistics().current_buffer_used == CORRECTIONS
+        assert kad._values._to_correct.statistics().current_buffer_used == CORRECTIONS
 
 
 async def test_a_peer_that_refuses_a_value_is_asked_once_and_stays_in_the_table(autojump_clock):
@@ -256,8 +257,8 @@ def hours(monkeypatch):
     """The seconds of an hour, of which the days of a value have fewer here: to idle for days is slow."""
     shorter = 36
     monkeypatch.setattr("p2p.kad.records.MAX_AGE", MAX_AGE / shorter)
-    monkeypatch.setattr("p2p.kad.driver.REPUBLISH", REPUBLISH / shorter)
-    monkeypatch.setattr("p2p.kad.driver.VALUES_INTERVAL", VALUES_INTERVAL / shorter)
+    monkeypatch.setattr("p2p.kad.values.REPUBLISH", REPUBLISH / shorter)
+    monkeypatch.setattr("p2p.kad.driver.RECORDS_INTERVAL", RECORDS_INTERVAL / shorter)
     return 3600 / shorter
 
 
@@ -338,5 +339,5 @@ async def test_a_better_value_that_came_during_a_get_is_not_replaced(autojump_cl
         key, old = sign_value(key_number(1), "x", 1, b"old")
         _, new = sign_value(key_number(1), "x", 2, b"new")
         kad.store.put(Record(key=key, value=new), None, 0.0, WALL)
-        kad._hold(Record(key=key, value=old))
+        kad._values.hold(Record(key=key, value=old))
         assert held([kad], key) == [new]

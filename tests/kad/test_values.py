@@ -7,19 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import RemoteProtocolError
-from p2p.kad.lookup import (
+from p2p.kad.lookup import Lookup
+from p2p.kad.namespaces import InvalidRecord, Namespaces, content_key, open_value, sign_value
+from p2p.kad.placement import Placement
+from p2p.kad.query import (
     ALPHA,
     REQUEST_DEADLINE,
     Answered,
     Failed,
     Finished,
     GiveUp,
-    Lookup,
-    Placement,
     Query,
     read_reply,
 )
-from p2p.kad.namespaces import InvalidRecord, Namespaces, content_key, open_value, sign_value
 from p2p.kad.records import Gathered
 from p2p.kad.wire import FindNode, GetValue, K, Ping, PutValue, Record
 from tests.kad.network import ValueNetwork
@@ -28,6 +28,7 @@ from tests.kad.peers import by_distance, entry, peer
 VALUE = b"what everybody should know"
 KEY = content_key(VALUE)
 RECORD = Record(key=KEY, value=VALUE)
+PUT = PutValue(key=KEY, record=RECORD)
 
 
 def gathered(quorum=0, key=KEY):
@@ -221,7 +222,7 @@ def test_a_key_in_no_namespace_cannot_be_looked_up():
 
 def test_a_placement_asks_alpha_at_once_and_each_peer_once():
     peers = [peer(n) for n in range(25)]
-    placement = Placement(RECORD, [*peers, *peers])
+    placement = Placement(PUT, [*peers, *peers])
     actions = placement.start(0.0)
     assert actions == [Query(peer=one, request=PutValue(key=KEY, record=RECORD)) for one in peers[:ALPHA]]
     assert placement.handle(Answered(peer=peers[0]), 0.1) == [
@@ -230,7 +231,7 @@ def test_a_placement_asks_alpha_at_once_and_each_peer_once():
 
 
 def test_a_placement_ends_with_those_that_took_it_in_time():
-    placement = Placement(RECORD, [peer(1), peer(2), peer(3)])
+    placement = Placement(PUT, [peer(1), peer(2), peer(3)])
     placement.start(5.0)
     assert placement.handle(Answered(peer=peer(2)), 5.1) == []
     assert placement.handle(Failed(peer=peer(3)), 5.2) == []
@@ -244,7 +245,7 @@ def test_a_placement_ends_with_those_that_took_it_in_time():
 
 
 def test_a_placement_at_nobody_is_finished_at_once():
-    assert Placement(RECORD, []).start(0.0) == [Finished(closest=(), queries=0)]
+    assert Placement(PUT, []).start(0.0) == [Finished(closest=(), queries=0)]
 
 
 # Replies

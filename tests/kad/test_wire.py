@@ -209,6 +209,27 @@ def test_two_full_lists_of_peers_are_cut_to_what_rust_reads():
     many = tuple(entry(n, addresses=10) for n in range(200))
     data = encode(GetProviders(key=b"k", providers=many[:100], closer=many))
     assert wire.MAX_SENT - 800 < len(data) <= wire.MAX_SENT
+    halves = dht_pb2.Message.FromString(data)
+    assert len(halves.provider_peers) > 40
+    assert len(halves.closer_peers) > 40
+
+
+def test_a_provider_without_addresses_is_sent_and_a_closer_peer_is_not():
+    bare = entry(1, addresses=0)
+    assert decode(encode(GetProviders(key=b"k", providers=(bare,), closer=(bare,)))) == GetProviders(
+        key=b"k", providers=(bare,)
+    )
+
+
+def test_all_providers_fit_whatever_addresses_they_have_and_leave_room_for_closer_peers():
+    fat = [PeerEntry(peer=peer(n), addresses=tuple(_long_address(i) for i in range(20))) for n in range(60)]
+    data = encode(GetProviders(key=bytes(80), providers=tuple(fat[:20]), closer=tuple(fat[20:])))
+    assert len(data) <= wire.MAX_SENT
+    reply = decode(data)
+    assert isinstance(reply, GetProviders)
+    assert [one.peer for one in reply.providers] == [peer(n) for n in range(20)]
+    assert all(one.addresses for one in reply.providers)
+    assert len(reply.closer) >= 10
 
 
 @given(st.binary(max_size=50), st.integers(0, 2**64 - 1), st.binary(max_size=500))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2p.kad.namespaces import Namespaces, content_key
+from p2p.kad.providers import ProviderStore
 from p2p.kad.records import RecordStore
 from p2p.kad.responder import Known, NoReply, Reply, Shelf, answer
 from p2p.kad.table import RoutingTable
@@ -60,7 +61,7 @@ def test_a_liar_does_otherwise_what_everybody_does() -> None:
 
 def test_a_poisoner_has_a_wrong_value_for_every_key() -> None:
     store = RecordStore(Namespaces())
-    shelf = Shelf(store=store, now=1.0, wall=1.7e9)
+    shelf = Shelf(store=store, providers=ProviderStore(LOCAL), now=1.0, wall=1.7e9)
     value = b"what somebody put"
     key = content_key(value)
     record = Record(key=key, value=value)

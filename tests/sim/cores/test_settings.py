@@ -5,6 +5,7 @@ from __future__ import annotations
 import federated.driver
 import federated.work
 import p2p.kad.driver
+import p2p.kad.refresh
 from sim.cores import settings
 from sim.task import manifest_of
 from tests.sim.cores.bench import Bench
@@ -13,7 +14,8 @@ from tests.sim.cores.bench import Bench
 def test_the_settings_are_those_of_the_drivers() -> None:
     kad = p2p.kad.driver
     assert kad.PROTOCOL == settings.KAD_PROTOCOL
-    for name in ("PARALLEL_LOOKUPS", "PROBE_QUEUE", "REFRESH_INTERVAL", "SETTLE"):
+    assert p2p.kad.refresh.PARALLEL_LOOKUPS == settings.PARALLEL_LOOKUPS
+    for name in ("PROBE_QUEUE", "REFRESH_INTERVAL", "SETTLE"):
         assert getattr(kad, name) == getattr(settings, name)
     assert federated.driver.STORAGE_RETRY == settings.STORAGE_RETRY
     assert federated.work.BROKEN == settings.BROKEN
