@@ -5,10 +5,11 @@
                  └──── back-off ←──┴────────────┘
     too many failures ──→ left alone until somebody mentions the peer again
 
-Bootstrap peers are never left alone while we have fewer peers than we want. A search (`Refresh`)
-follows the first peer and each return of a bootstrap peer at once, other changes soon, and otherwise
-comes every half minute while below the target: nobody tells old peers about a newcomer, so the
-newcomer has to find them.
+Bootstrap peers are never left alone while we have fewer peers than we want. Later a connection to one of
+them is kept all the same: peers that were cut off from the others, and have enough of each other, would
+otherwise stay a network of their own. A search (`Refresh`) follows the first peer and each return of a
+bootstrap peer at once, other changes soon, and otherwise comes every half minute while below the
+target: nobody tells old peers about a newcomer, so the newcomer has to find them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ STABLE = 30.0  # seconds a connection must have lived to clear the failures befo
 SEARCH_FIRST = 2.0  # seconds from a search that was worth it to the next, doubling when it was not
 SEARCH_MAX = 30.0  # seconds
 SEARCH_SOON = 5.0  # seconds after a peer came to us or was lost
+MEET_AGAIN = 15.0  # seconds without any bootstrap peer until we dial one though we have enough peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ class Planner:
         self._has_searched = False
         self._search_at = inf
         self._search_interval = SEARCH_FIRST
+        self._meet_again_at = inf  # since when a bootstrap peer is wanted, however many others there are
         self._targets = {
             peer: _Target(rng.random(), bootstrap=True) for peer in dict.fromkeys(bootstrap) if peer != local
         }
@@ -171,7 +174,7 @@ class Planner:
         actions: list[Action] = []
         free, missing = self._room()
         for peer, target in self._due(now):
-            if free > 0 and (missing > 0 or target.is_first_contact):
+            if free > 0 and (missing > 0 or self._wanted_at(target) <= now):
                 target.dialing = True
                 free, missing = free - 1, missing - 1
                 actions.append(Dial(peer=peer))
@@ -186,8 +189,9 @@ class Planner:
         free, missing = self._room()
         deadline = self._search_at if self._may_search() else inf
         for target in self._targets.values():
-            if target.is_waiting and free > 0 and (missing > 0 or target.is_first_contact):
-                deadline = min(deadline, target.not_before)
+            if target.is_waiting and free > 0:
+                wanted_at = target.not_before if missing > 0 else self._wanted_at(target)
+                deadline = min(deadline, max(wanted_at, target.not_before))
         return deadline if deadline < inf else None
 
     # Events
@@ -197,6 +201,8 @@ class Planner:
         if target is None or target.connected:
             return
         target.connected_at, target.was_connected = now, True
+        if target.bootstrap:
+            self._meet_again_at = inf
         if outbound and self._has_searched:  # what the last search told was news
             self._search_interval = SEARCH_FIRST
             self._search_by(now + SEARCH_FIRST)
@@ -216,6 +222,10 @@ class Planner:
         target.failures = 0 if now - target.connected_at >= STABLE else target.failures + 1
         target.connected_at, target.is_serving = None, False
         target.not_before = now + self._backoff(target.failures)
+        if target.bootstrap and not any(
+            other.bootstrap for other in self._targets.values() if other.connected
+        ):
+            self._meet_again_at = now + self._jittered(MEET_AGAIN)
         if self._has_searched:
             self._search_by(now + SEARCH_SOON)
 
@@ -269,6 +279,12 @@ class Planner:
         return sorted(due, key=lambda item: item[1].priority)
 
     # Times
+
+    def _wanted_at(self, target: _Target) -> float:
+        """When `target` is to be dialed though we have enough peers."""
+        if target.is_first_contact:
+            return -inf
+        return self._meet_again_at if target.bootstrap else inf
 
     def _may_search(self) -> bool:
         """Whether a search is wanted and there is somebody to ask."""

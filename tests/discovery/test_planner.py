@@ -10,6 +10,7 @@ from p2p.discovery.planner import (
     MAX_DIALS,
     MAX_FAILURES,
     MAX_TARGETS,
+    MEET_AGAIN,
     SEARCH_FIRST,
     SEARCH_MAX,
     SEARCH_SOON,
@@ -119,11 +120,27 @@ def test_a_lost_bootstrap_peer_is_redialed_while_peers_are_missing():
         fail(plan, 1, deadline)
 
 
-def test_a_lost_bootstrap_peer_is_not_redialed_when_there_are_enough_others():
-    plan = planner(bootstrap=[BOOTSTRAP], target_peers=2)
-    for number in (1, 2, 3):
+def test_one_of_the_bootstrap_peers_is_met_again_although_there_are_enough_others():
+    """Peers that were cut off together, and have each other, would never find the rest again."""
+    plan = planner(bootstrap=[BOOTSTRAP, peer(2)], target_peers=2)
+    plan.handle_timer(0.0)
+    for number in (1, 2, 3, 4):
         come(plan, number, 0.0)
+        if number < 3:
+            plan.handle(DialEnded(peer=peer(number), connected=True), 0.0)
     leave(plan, 1, 100.0)
+    assert plan.next_deadline() is None  # there is the other one
+    leave(plan, 2, 200.0)
+    deadline = plan.next_deadline()
+    assert 200.0 + MEET_AGAIN <= deadline <= 200.0 + MEET_AGAIN * (1 + JITTER)
+    assert sorted(dials(plan.handle_timer(deadline))) == sorted([BOOTSTRAP, peer(2)])
+    fail(plan, 1, deadline)
+    fail(plan, 2, deadline)
+    later = plan.next_deadline()
+    assert deadline < later <= deadline + 2.0
+    assert dials(plan.handle_timer(later)) != []
+    come(plan, 1, later)
+    fail(plan, 2, later)
     assert plan.next_deadline() is None
 
 
