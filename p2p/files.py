@@ -103,13 +103,15 @@ class FolderFiles:
         descriptor = os.open(self._path / name, os.O_RDONLY | os.O_CLOEXEC)
         try:
             end = min(os.fstat(descriptor).st_size, offset + length)
-            data = bytearray()
-            while offset < end and (piece := os.pread(descriptor, end - offset, offset)):
+            data = os.pread(descriptor, end - offset, offset) if offset < end else b""
+            while data and offset + len(data) < end:  # seldom: one call reads up to 2 GiB
+                piece = os.pread(descriptor, end - offset - len(data), offset + len(data))
+                if not piece:
+                    break
                 data += piece
-                offset += len(piece)
         finally:
             os.close(descriptor)
-        return bytes(data)
+        return data
 
     def write(self, name: str, data: bytes) -> None:
         """As `Files.write`: written under another name, and renamed."""

@@ -1,9 +1,9 @@
-"""The Merkle tree that names a blob and proves each of its chunks alone.
+"""The Merkle tree that names a blob and proves each of its chunks alone; sets of chunks as bits.
 
 A blob is cut into chunks of 256 KiB; its name is the root of the tree over them. A leaf is
 SHA256(0x00 ‖ chunk), a node SHA256(0x01 ‖ left ‖ right), and a last node without a sibling moves up
 as it is, which is the tree of RFC 6962, section 2.1. The two prefixes keep a node from passing for a
-chunk. Proofs are its audit paths, checked as RFC 9162, section 2.1.3.2, tells.
+chunk. Proofs are its audit paths, as in RFC 9162, section 2.1.3.
 """
 
 from __future__ import annotations
@@ -26,16 +26,22 @@ def chunk_length(size: int, index: int) -> int:
     return min(CHUNK_SIZE, size - index * CHUNK_SIZE)
 
 
+def all_chunks(size: int) -> int:
+    """The set of all chunks of a blob of `size` bytes: a set is an integer with bit i for chunk i."""
+    return (1 << chunk_count(size)) - 1
+
+
 def split(data: bytes) -> Iterable[memoryview]:
     """The chunks of `data`, in order, without copying."""
     view = memoryview(data)
     return (view[at : at + CHUNK_SIZE] for at in range(0, len(data), CHUNK_SIZE))
 
 
-def leaf_hash(chunk: bytes | memoryview) -> bytes:
-    """The hash of one chunk."""
+def leaf_hash(*pieces: bytes | memoryview) -> bytes:
+    """The hash of one chunk, in any number of pieces."""
     digest = hashlib.sha256(b"\x00")
-    digest.update(chunk)
+    for piece in pieces:
+        digest.update(piece)
     return digest.digest()
 
 
@@ -78,22 +84,40 @@ class MerkleTree:
         return tuple(path)
 
 
-def verify_chunk(root: bytes, count: int, index: int, chunk: bytes, proof: Sequence[bytes]) -> bool:
-    """Whether `chunk` is number `index` of the `count` chunks under `root`.
+class PartialTree(MerkleTree):
+    """What is known of the tree over `count` ≥ 1 chunks: its root, and what proven chunks came with.
 
-    Its length is not looked at: compare it with `chunk_length` before.
+    Everything in it is proven, so a chunk whose sibling came before needs no more than its own hash.
     """
-    if not 0 <= index < count:
-        return False
-    at, last, digest = index, count - 1, leaf_hash(chunk)
-    for sibling in proof:
-        if last == 0:
+
+    def __init__(self, root: bytes, count: int) -> None:
+        self._levels = [[b""] * count]
+        while (width := len(self._levels[-1])) > 1:
+            self._levels.append([b""] * -(-width // 2))
+        self._levels[-1] = [root]
+
+    def add(self, index: int, pieces: Sequence[bytes], proof: Sequence[bytes]) -> bool:
+        """Whether `pieces` are chunk `index` under the root; if so, `leaf` and `proof` know it from now on.
+
+        Its length is not looked at: compare it with `chunk_length` before. Only as much of the proof is
+        looked at as leads to what is known.
+        """
+        if not 0 <= index < len(self._levels[0]):
             return False
-        if at & 1 or at == last:
-            digest = node_hash(sibling, digest)
-            while not at & 1 and at:  # levels on which this node had no sibling
-                at, last = at >> 1, last >> 1
-        else:
-            digest = node_hash(digest, sibling)
-        at, last = at >> 1, last >> 1
-    return last == 0 and digest == root
+        path: list[tuple[list[bytes], int, bytes]] = []
+        siblings = iter(proof)
+        at, digest = index, leaf_hash(*pieces)
+        for level in self._levels:
+            if level[at]:
+                break
+            path.append((level, at, digest))
+            if at ^ 1 < len(level):
+                sibling = next(siblings, b"")
+                path.append((level, at ^ 1, sibling))
+                digest = node_hash(sibling, digest) if at & 1 else node_hash(digest, sibling)
+            at >>= 1
+        if digest != level[at]:
+            return False
+        for nodes, place, node in path:
+            nodes[place] = node
+        return True

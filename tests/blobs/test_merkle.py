@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -10,15 +11,16 @@ from p2p.blobs.merkle import (
     CHUNK_SIZE,
     EMPTY_ROOT,
     MerkleTree,
+    PartialTree,
+    all_chunks,
     blob_root,
     chunk_count,
     chunk_length,
     leaf_hash,
     node_hash,
     split,
-    verify_chunk,
 )
-from tests.blobs.support import THREE
+from tests.blobs.support import THREE, verify_chunk
 
 # The leaves and roots of Certificate Transparency's reference tree (certificate-transparency-go,
 # merkle/testonly/constants.go), which follows RFC 6962, section 2.1.
@@ -109,3 +111,46 @@ def test_a_changed_bit_in_a_proof_is_found(chunks: list[bytes], data: st.DataObj
         changed = int.from_bytes(proof[level], "big") ^ 1 << bit
         proof[level] = changed.to_bytes(32, "big")
         assert not verify_chunk(tree.root, len(chunks), index, chunks[index], proof)
+
+
+@given(st.integers(1, 70), st.randoms())
+def test_a_partial_tree_takes_true_chunks_in_any_order_and_proves_them_on(count: int, order: Random) -> None:
+    chunks = [bytes([index]) for index in range(count)]
+    tree = tree_of(chunks)
+    partial = PartialTree(tree.root, count)
+    for index in order.sample(range(count), count):
+        proof = tree.proof(index)
+        assert not partial.add(index, [b"false"], proof)
+        assert count == 1 or not partial.add((index + 1) % count, [chunks[index]], proof)
+        assert partial.add(index, [chunks[index]], proof)
+        assert partial.leaf(index) == tree.leaf(index)
+        assert partial.proof(index) == proof
+        assert partial.add(index, [chunks[index]], ())  # known by now
+    assert all(partial.proof(index) == tree.proof(index) for index in range(count))
+    assert partial.root == tree.root
+
+
+@given(st.integers(2, 40), st.data())
+def test_a_partial_tree_believes_no_changed_proof(count: int, data: st.DataObject) -> None:
+    chunks = [bytes([index]) for index in range(count)]
+    tree = tree_of(chunks)
+    index = data.draw(st.integers(0, count - 1))
+    proof = list(tree.proof(index))
+    for place in range(len(proof)):
+        changed = [*proof[:place], bytes(32), *proof[place + 1 :]]
+        partial = PartialTree(tree.root, count)
+        assert not partial.add(index, [chunks[index]], changed)
+        assert not partial.add(index, [chunks[index]], proof[:place])
+        other = (index + 1) % count
+        assert partial.add(other, [chunks[other]], tree.proof(other))  # nothing false was remembered
+        assert partial.proof(other) == tree.proof(other)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_an_index_outside_the_blob_is_not_in_a_partial_tree(index: int) -> None:
+    tree = tree_of([b"a", b"b", b"c"])
+    assert not PartialTree(tree.root, 3).add(index, [b"c"], tree.proof(2))
+
+
+def test_all_chunks_are_one_bit_each() -> None:
+    assert all_chunks(len(THREE)) == 0b111

@@ -4,13 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from p2p.blobs import store as store_module
-from p2p.blobs.merkle import CHUNK_SIZE, blob_root, chunk_count, verify_chunk
+from p2p.blobs.errors import BlobUnavailable, StoreFull
+from p2p.blobs.merkle import CHUNK_SIZE, blob_root, chunk_count
+from p2p.blobs.partial import Partial, log_name
 from p2p.blobs.store import BlobStore
 from p2p.errors import InvalidInput, LocalProtocolError
 from p2p.files import FolderFiles
-from tests.blobs.support import THREE, blob
+from tests.blobs.support import THREE, blob, chunk_of, verify_chunk
 
 CAPACITY = 4 * CHUNK_SIZE
 
@@ -46,8 +50,8 @@ def test_every_chunk_comes_with_its_proof(store: BlobStore) -> None:
     for index in range(3):
         chunk = store.chunk(root, size, index)
         assert chunk is not None
-        assert chunk.data == THREE[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE]
-        assert verify_chunk(root, chunk_count(size), index, chunk.data, chunk.proof)
+        assert chunk.pieces == (THREE[index * CHUNK_SIZE : (index + 1) * CHUNK_SIZE],)
+        assert verify_chunk(root, chunk_count(size), index, b"".join(chunk.pieces), chunk.proof)
 
 
 def test_a_chunk_that_does_not_exist_is_none(store: BlobStore) -> None:
@@ -94,7 +98,7 @@ def test_a_folder_is_found_again_by_the_next_process(tmp_path: Path) -> None:
     again = BlobStore(FolderFiles(tmp_path), CAPACITY)
     chunk = again.chunk(root, len(THREE), 2)
     assert chunk is not None
-    assert verify_chunk(root, 3, 2, chunk.data, chunk.proof)
+    assert verify_chunk(root, 3, 2, b"".join(chunk.pieces), chunk.proof)
     assert again.get(root) == THREE
     assert again.blocking
 
@@ -119,9 +123,11 @@ def test_other_files_in_the_folder_are_left_alone_and_unfinished_ones_removed(tm
 
 @pytest.mark.parametrize("reopened", [False, True])
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
-def test_a_damaged_file_is_never_handed_out(tmp_path: Path, damage: str, reopened: bool) -> None:
+def test_a_damaged_file_is_found_when_it_is_read_as_a_whole_or_first_served(
+    tmp_path: Path, damage: str, reopened: bool
+) -> None:
     store = BlobStore(FolderFiles(tmp_path), 2 * CAPACITY)
-    for read in ("get", "chunk"):
+    for read in ("get", "chunks", "chunk"):
         root = store.put(THREE)
         path = tmp_path / root.hex()
         match damage:
@@ -135,14 +141,35 @@ def test_a_damaged_file_is_never_handed_out(tmp_path: Path, damage: str, reopene
                 path.unlink()
         if reopened:
             store = BlobStore(FolderFiles(tmp_path), 2 * CAPACITY)
-        found = store.get(root) if read == "get" else store.chunk(root, len(THREE), 2)
-        if damage == "grow" and read == "chunk" and not reopened:
-            assert found is not None  # the chunk itself is true
-        else:
-            assert found is None
-            assert root not in store or reopened
+        match read:
+            case "get":
+                assert store.get(root) is None
+            case "chunks" if damage != "grow" or reopened:
+                with pytest.raises(BlobUnavailable, match=r"damaged|not here"):
+                    list(store.chunks(root))
+            case "chunk" if damage in ("cut", "remove") or reopened:
+                assert store.chunk(root, len(THREE), 2) is None
+            case _:  # this process wrote the file: what it serves, who asked verifies
+                assert root in store
+                store.discard(root)
+        assert root not in store or read == "chunk"  # of another size: nobody else is served either
+        assert not store.check(root, len(THREE))
+        assert root not in store
         assert store.put(THREE) == root
+        assert store.check(root, len(THREE))
         store.discard(root)
+
+
+def test_a_blob_is_read_chunk_by_chunk(store: BlobStore) -> None:
+    root = store.put(THREE)
+    assert [len(chunk) for chunk in store.chunks(root)] == [CHUNK_SIZE, CHUNK_SIZE, 1000]
+    assert b"".join(store.chunks(root)) == THREE
+    assert list(store.chunks(store.put(b""))) == []
+    with pytest.raises(BlobUnavailable, match="not here"):
+        next(store.chunks(bytes(32)))
+    with pytest.raises(BlobUnavailable, match=r"does not have 1 bytes"):
+        store.check(root, 1)
+    assert not store.check(bytes(32), 1)
 
 
 @pytest.mark.parametrize("left", [b"", THREE[:1000], bytes(len(THREE))])
@@ -175,3 +202,227 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InvalidInput, match=r"cannot use the folder .*/file/blobs: Not a directory"):
         BlobStore(FolderFiles(tmp_path / "file" / "blobs"), CAPACITY)
+
+
+# What is needed
+
+
+def test_what_is_retained_does_not_go(store: BlobStore) -> None:
+    first, second = store.put(blob(2 * CHUNK_SIZE, 1)), store.put(blob(CHUNK_SIZE, 2))
+    store.retain("a task", [first])
+    third = store.put(blob(2 * CHUNK_SIZE, 3))
+    assert [root in store for root in (first, second, third)] == [True, False, True]
+    with pytest.raises(StoreFull, match="over the store's limit") as caught:
+        store.put(blob(3 * CHUNK_SIZE, 4))
+    assert (caught.value.size, caught.value.room) == (3 * CHUNK_SIZE, 2 * CHUNK_SIZE)
+    assert third in store  # nothing went in vain
+    with pytest.raises(StoreFull):
+        store.begin(bytes(32), 3 * CHUNK_SIZE)
+    store.discard(first)
+    assert first in store
+    store.retain("another task", [first])
+    store.retain("a task", [])
+    store.discard(first)
+    assert first in store  # as long as anybody needs it
+    store.retain("another task", [third])
+    store.discard(first)
+    assert first not in store
+
+
+def test_the_number_of_blobs_is_bounded_by_what_is_needed(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_BLOBS", 2)
+    roots = [store.put(bytes([number])) for number in range(2)]
+    store.retain("a task", roots)
+    with pytest.raises(StoreFull):
+        store.put(b"one more")
+    assert store.roots() == roots
+
+
+# What is on its way
+
+
+def arrive(store: BlobStore, *indexes: int, data: bytes = THREE) -> Partial:
+    """A partial blob with these chunks, still on its way."""
+    partial = store.begin(blob_root(data), len(data))
+    add(partial, *indexes, data=data)
+    return partial
+
+
+def add(partial: Partial, *indexes: int, data: bytes = THREE) -> None:
+    for index in indexes:
+        chunk = chunk_of(data, index)
+        assert partial.tree.add(index, chunk.pieces, chunk.proof)
+        partial.write([(index, chunk.pieces)])
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three chunks are many, and go to files."""
+    monkeypatch.setattr(store_module, "SMALL", 10)
+
+
+def test_what_is_on_its_way_is_served_and_becomes_whole(store: BlobStore) -> None:
+    check_arrival(store)
+
+
+def test_a_large_blob_on_its_way_is_served_and_becomes_whole(store: BlobStore, large: None) -> None:
+    check_arrival(store)
+
+
+def check_arrival(store: BlobStore) -> None:
+    root, size = blob_root(THREE), len(THREE)
+    assert store.held(root, size) is None
+    partial = arrive(store, 2)
+    assert root not in store
+    assert store.get(root) is None
+    assert len(store) == 0
+    assert store.held(root, size) == 0b100
+    assert store.held(root, size + 1) is None
+    assert store.chunk(root, size, 0) is None
+    assert store.chunk(root, size, 2) == chunk_of(THREE, 2)
+    store.discard(root)
+    assert store.held(root, size) == 0b100
+    with pytest.raises(LocalProtocolError, match="on its way"):
+        store.begin(root, size)
+    with pytest.raises(StoreFull):
+        store.put(blob(2 * CHUNK_SIZE))  # its place is taken
+    add(partial, 0, 1)
+    store.finish(partial)
+    store.suspend(partial)  # too late to matter
+    assert store.get(root) == THREE
+    assert store.held(root, size) == 0b111
+    with pytest.raises(LocalProtocolError, match="here"):
+        store.begin(root, size)
+
+
+@pytest.mark.usefixtures("large")
+def test_an_unfinished_blob_is_gone_on_with(tmp_path: Path) -> None:
+    root, size = blob_root(THREE), len(THREE)
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
+    store.suspend(arrive(store, 2))
+    assert store.held(root, size) is None
+    partial = store.begin(root, size)
+    assert partial.have == 0b100
+    add(partial, 0)
+    again = BlobStore(FolderFiles(tmp_path), CAPACITY)  # the process was killed
+    assert root not in again
+    assert again.get(root) is None
+    partial = again.begin(root, size)
+    assert partial.have == 0b101
+    assert again.chunk(root, size, 2) == chunk_of(THREE, 2)
+    add(partial, 1)
+    again.finish(partial)
+    assert files(tmp_path) == [root.hex()]
+    assert BlobStore(FolderFiles(tmp_path), CAPACITY).get(root) == THREE
+
+
+@pytest.mark.usefixtures("large")
+def test_an_unfinished_blob_goes_when_there_is_no_room(tmp_path: Path) -> None:
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
+    store.suspend(arrive(store, 0))
+    other = store.put(blob(3 * CHUNK_SIZE))
+    assert files(tmp_path) == [other.hex()]
+    store.suspend(arrive(store, data=THREE[:-1]))  # without a chunk it is not worth keeping
+    assert files(tmp_path) == [] or other.hex() in files(tmp_path)
+    store.suspend(arrive(store, 0))
+    again = BlobStore(FolderFiles(tmp_path), CHUNK_SIZE)
+    assert files(tmp_path) == []
+    assert again.put(b"x") in again
+
+
+@pytest.mark.usefixtures("large")
+def test_a_wrong_size_is_forgotten_with_what_came_of_it(tmp_path: Path) -> None:
+    root = blob_root(THREE)
+    store = BlobStore(FolderFiles(tmp_path), 4 * CAPACITY)
+    partial = store.begin(root, len(THREE) + CHUNK_SIZE - 5)
+    store.suspend(partial)
+    store.suspend(arrive(store, 0))
+    (tmp_path / f"{root.hex()}-99").write_bytes(b"")
+    (tmp_path / f"{root.hex()}-x").write_bytes(b"")
+    again = BlobStore(FolderFiles(tmp_path), 4 * CAPACITY)
+    partial = again.begin(root, len(THREE))
+    add(partial, 0, 1, 2)
+    again.finish(partial)
+    assert again.get(root) == THREE
+    assert files(tmp_path) == [root.hex(), f"{root.hex()}-x"]
+
+
+@pytest.mark.usefixtures("large")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_nothing_in_the_files_of_an_unfinished_blob_is_believed(tmp_path: Path, data: st.DataObject) -> None:
+    """Either file cut, changed or gone, as after a crash of the machine: what is found is true."""
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    root, size = blob_root(THREE), len(THREE)
+    store = BlobStore(FolderFiles(folder), CAPACITY)
+    partial = arrive(store, *data.draw(st.permutations(range(3))))
+    partial.close()
+    for name in (root.hex(), log_name(root, size)):
+        content = bytearray((folder / name).read_bytes())
+        at = data.draw(st.integers(0, len(content)))
+        match data.draw(st.sampled_from(["keep", "cut", "flip", "remove"])):
+            case "cut":
+                del content[at:]
+            case "flip":
+                content[at - 1] ^= 1
+            case "remove":
+                (folder / name).unlink()
+                continue
+        (folder / name).write_bytes(content)
+    again = BlobStore(FolderFiles(folder), CAPACITY)
+    assert again.get(root) in (None, THREE)
+    if root not in again:
+        partial = again.begin(root, size)
+        for index in range(3):
+            if partial.have >> index & 1:
+                assert partial.read(index) == chunk_of(THREE, index).pieces
+        add(partial, *(index for index in range(3) if not partial.have >> index & 1))
+        again.finish(partial)
+    assert again.get(root) == THREE
+    assert files(folder) == [root.hex()]
+
+
+@pytest.mark.usefixtures("large")
+def test_what_is_put_while_it_is_on_its_way_is_whole(tmp_path: Path) -> None:
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
+    partial = arrive(store, 1)
+    root = store.put(THREE)
+    assert store.get(root) == THREE
+    add(partial, 0, 2)
+    store.finish(partial)
+    store.suspend(partial)
+    assert store.get(root) == THREE
+    assert files(tmp_path) == [root.hex()]
+
+
+def test_a_whole_blob_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = FolderFiles(tmp_path)
+    store = BlobStore(folder, CAPACITY)
+    partial = arrive(store, 0, 1, 2)
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write", fails)
+        with pytest.raises(OSError, match="No space"):
+            store.finish(partial)
+    assert store.held(partial.root, len(THREE)) is None
+    assert store.put(blob(CAPACITY)) in store
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "SMALL", 10)
+        patch.setattr(folder, "open", fails)
+        with pytest.raises(OSError, match="No space"):
+            store.begin(blob_root(THREE), len(THREE))
+    assert store.held(partial.root, len(THREE)) is None
+    with monkeypatch.context() as patch:  # the data's file cannot be opened: the log is closed and removed
+        patch.setattr(store_module, "SMALL", 10)
+        real = folder.open
+        patch.setattr(folder, "open", lambda name: real(name) if "-" in name else fails())
+        with pytest.raises(OSError, match="No space"):
+            store.begin(blob_root(THREE), len(THREE))
+    assert files(tmp_path) == []
