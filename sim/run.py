@@ -165,6 +165,29 @@ class _Watched(Recorder):
         super().looked_up(node, operation, kind=kind, ok=ok, seconds=seconds, hops=hops, result=result)
         self.director.looked_up(operation, ok)
 
+    def finished_round(
+        self,
+        node: int,
+        task: str,
+        number: int,
+        *,
+        digest: bytes,
+        skipped: bool,
+        participants: int,
+        measured: Mapping[str, float | None],
+    ) -> None:
+        """The node is through with a round."""
+        super().finished_round(
+            node,
+            task,
+            number,
+            digest=digest,
+            skipped=skipped,
+            participants=participants,
+            measured=measured,
+        )
+        self.director.finished_round(task, number)
+
     def finished_task(self, node: int, task: str) -> None:
         """The node is through with the task."""
         super().finished_task(node, task)

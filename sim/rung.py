@@ -41,8 +41,8 @@ class Rung(Protocol):
     def reset(self, node: int, other: int) -> None:
         """The connection between the two breaks, if there is one."""
 
-    def subscribe(self, node: int, topic: str) -> None:
-        """`node` joins the topic, now and after every restart."""
+    def subscribe(self, node: int, topic: str, rate: float = 0.0) -> None:
+        """`node` joins the topic, now and after every restart; it is told the rate if that is not 0."""
 
     def unsubscribe(self, node: int, topic: str) -> None:
         """`node` leaves the topic."""
@@ -77,6 +77,9 @@ class Rung(Protocol):
     def mesh(self, node: int, topic: str) -> Sequence[int]:
         """The node's mesh of the topic, ascending."""
 
+    def scores(self, node: int) -> Mapping[int, float]:
+        """What the node's gossipsub thinks of its peers."""
+
 
 class Observer(Protocol):
     """Is told what happens, in the order in which it happens; the heap's `now` is the time of each."""
@@ -104,6 +107,9 @@ class Observer(Protocol):
 
     def pruned(self, node: int, other: int, topic: str) -> None:
         """`other` is in the node's mesh of the topic no more."""
+
+    def graylisted(self, node: int, other: int) -> None:
+        """The node's router hears nothing from `other` any more, for what it did."""
 
     def published(self, node: int, topic: str, message_id: bytes, size: int) -> None:
         """The node published a message of `size` payload bytes."""

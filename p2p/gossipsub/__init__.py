@@ -2,7 +2,7 @@
 
 from p2p.gossipsub.driver import Pubsub, open_gossipsub
 from p2p.gossipsub.events import PubsubMessage, Validator, Verdict
-from p2p.gossipsub.params import GossipsubParams
+from p2p.gossipsub.params import GossipsubParams, ScoreParams
 from p2p.gossipsub.signing import MessageIdFunction, message_id_from_seqno, sha256_message_id
 from p2p.gossipsub.subscription import Subscription
 
@@ -11,6 +11,7 @@ __all__ = [
     "MessageIdFunction",
     "Pubsub",
     "PubsubMessage",
+    "ScoreParams",
     "Subscription",
     "Validator",
     "Verdict",

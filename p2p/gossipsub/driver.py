@@ -3,6 +3,7 @@
     PeerIdentified → Link: opens our stream, and opens it again
     inbound stream → _serve: its RPCs go from the connection's reader straight into the router
     router.next_deadline → _run_timer
+    peers that a trusted one names → _introduce: dialed, a few at a time
     what the router decides → Link: straight to the stream, or by a task while the peer is slow
 
 Everything that happens goes through `_handle`, which never awaits: between two checkpoints the router
@@ -22,13 +23,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2p.errors import LocalProtocolError, RemoteProtocolError
+from p2p.errors import DialFailed, LocalProtocolError, RemoteProtocolError
 from p2p.events import PeerDisconnected, PeerIdentified
 from p2p.gossipsub.events import (
     Action,
     Deliver,
     Event,
     InboundOpened,
+    Introduced,
     Join,
     Leave,
     PeerGone,
@@ -48,6 +50,7 @@ from p2p.gossipsub.signing import MessageIdFunction, message_id_from_seqno
 from p2p.gossipsub.subscription import Subscription
 from p2p.gossipsub.wire import VERSIONS, Rpc
 from p2p.peer_id import PeerId
+from p2p.peer_record import open_record
 from p2p.scope import open_scope
 from p2p.stream import Stream
 
@@ -55,6 +58,9 @@ if TYPE_CHECKING:
     from p2p.host import Host
 
 CLOSE_GRACE = 0.5  # seconds to write what was published last
+DIALS_AT_ONCE = 8  # of peers that others name; go
+MAX_INTRODUCED = 128  # that wait or are dialed; go
+INTRODUCTION_TTL = 120.0  # seconds that their addresses are kept for: long enough to be dialed
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +81,8 @@ class Pubsub:
         self._rearm = trio.Event()
         self._bytes_sent = 0  # to peers that are gone
         self._dropped = 0  # messages to peers that are gone
+        self._introduced: dict[PeerId, None] = {}  # peers that others named, to be dialed
+        self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
         self.observers: list[Callable[[Sequence[Action]], None]] = []  # of all that the router decides
 
     # What applications call
@@ -132,6 +140,35 @@ class Pubsub:
     def mesh(self, topic: str) -> list[PeerId]:
         """The peers that we exchange all messages of `topic` with."""
         return self._router.mesh(topic)
+
+    def set_application_score(self, peer: PeerId, value: float) -> None:
+        """Adds `value`, which may be negative, to the score of `peer` from now on; zero takes it back.
+
+        Below zero a peer is in no mesh, below -80 nothing is heard from it (`ScoreParams`). It holds for
+        `peer` whether it is connected or not; of more than 4096 peers the one set first is forgotten.
+        """
+        self._router.scores.set_application_score(peer, value)
+
+    def score(self, peer: PeerId) -> float:
+        """What we think of `peer`; 0 when it is not connected."""
+        return self._router.scores.score(peer)
+
+    def scores(self) -> dict[PeerId, float]:
+        """What we think of each connected peer."""
+        return self._router.scores.scores()
+
+    def graylisted(self) -> list[PeerId]:
+        """The peers that are not heard."""
+        return self._router.scores.graylisted()
+
+    def expect_rate(self, topic: str, rate: float) -> None:
+        """Lets peers in the mesh of `topic` lose score that withhold its messages, `rate` a second.
+
+        For topics on which many publish, and every peer has several links; 0 ends it. Raises
+        `LocalProtocolError` for more than 64 topics.
+        """
+        if not self._router.scores.expect_rate(topic, rate):
+            raise LocalProtocolError("too many topics have a rate")
 
     async def wait_for_peers(self, topic: str, count: int) -> None:
         """Returns once `peers(topic)` has at least `count`: what is published then reaches them."""
@@ -191,6 +228,8 @@ class Pubsub:
                     written[link] = None
                 case Deliver(message=message):
                     delivered.append(message)
+                case Introduced(records=records):
+                    self._introduce(records)
                 case ValidatorFailed(topic=topic, error=error):
                     logger.error("the validator of %s failed", topic, exc_info=error)
         for link in written:
@@ -247,6 +286,31 @@ class Pubsub:
             self._bytes_sent += link.bytes_sent
         self._handle(PeerGone(peer=peer))
 
+    def _introduce(self, records: Sequence[bytes]) -> None:
+        """Dials whom a trusted peer names, if they signed where they are; a bounded number at a time."""
+        for envelope in records:
+            try:
+                record = open_record(envelope)
+            except RemoteProtocolError as exc:
+                logger.debug("an introduction is worthless: %s", exc)
+                continue
+            peer = record.record.peer
+            if peer == self._host.peer_id or self._host.is_connected(peer) or peer in self._introduced:
+                continue
+            if len(self._introduced) < MAX_INTRODUCED:
+                self._host.peerstore.add_record(record, INTRODUCTION_TTL)
+                self._introduced[peer] = None
+                self._nursery.start_soon(self._meet, peer)
+
+    async def _meet(self, peer: PeerId) -> None:
+        try:
+            async with self._dials:
+                await self._host.connect(peer)
+        except DialFailed as exc:
+            logger.debug("dialing %s, as a peer proposes: %s", peer, exc)
+        finally:
+            del self._introduced[peer]
+
     async def _serve(self, stream: Stream) -> None:
         """Reads RPCs from a stream that a peer opened; nothing is ever written to it.
 
@@ -258,7 +322,8 @@ class Pubsub:
         self._inbound[peer] = stream
         self._handle(InboundOpened(peer=peer))
         try:
-            await receive_rpcs(stream, partial(self._receive, peer))
+            unheard = partial(self._router.scores.is_graylisted, peer)
+            await receive_rpcs(stream, partial(self._receive, peer), unheard)
         except RemoteProtocolError as exc:
             logger.info("%s breaks the rules of pubsub: %s", peer, exc)
             stream.reset()

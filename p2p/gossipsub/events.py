@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 
 from p2p.gossipsub.wire import Rpc, Version
 from p2p.peer_id import PeerId
@@ -38,11 +39,15 @@ Validator = Callable[[PubsubMessage], Verdict]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOpened:
-    """Our outbound stream to `peer` is open; `outbound` tells whether we dialed the connection."""
+    """Our outbound stream to `peer` is open; `outbound` tells whether we dialed the connection.
+
+    `address` is the IP at its other end, if it has one.
+    """
 
     peer: PeerId
     version: Version
     outbound: bool
+    address: IPv4Address | IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +130,13 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Introduced:
+    """A trusted peer named others: signed peer records, unchecked, of whom we may connect to."""
+
+    records: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidatorFailed:
     """The validator of `topic` raised `error`; the message was ignored."""
 
@@ -132,4 +144,4 @@ class ValidatorFailed:
     error: Exception
 
 
-Action = SendRpc | Deliver | Published | ValidatorFailed
+Action = SendRpc | Deliver | Published | Introduced | ValidatorFailed

@@ -1,6 +1,7 @@
 """The lazy half: who advertises, asks for and refuses which messages, each within its budget.
 
     heartbeat → IHAVE to some peers outside the mesh     IHAVE → IWANT for what we lack → the message
+                                                         └ nobody sends it in time → a broken promise
     large message arrived → IDONTWANT to the mesh        IDONTWANT → it is not forwarded there
 
 Budgets are a peer's for one heartbeat; they survive a reconnection within it.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from p2p.gossipsub.cache import MessageHistory, SeenCache
 from p2p.gossipsub.params import GossipsubParams
@@ -27,7 +28,10 @@ MAX_PROMISES = 50_000  # ids asked for and awaited; ten peers' whole budgets
 MAX_ASKED = 3  # peers asked for the same id at a time: one that never answers cannot withhold it
 _MAX_KEY = 64  # bytes of an id kept as it is; default ids have 46, longer ones are kept as a hash
 
-K = TypeVar("K")
+
+class _Promise(NamedTuple):
+    until: float
+    share: float  # of what was asked for at once
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ class Gossip:
         self._params = params
         self._rng = rng
         self._budgets: dict[PeerId, _Budget] = {}
-        self._promises: dict[bytes, dict[PeerId, float]] = {}  # id → whom we asked → until when
+        self._promises: dict[bytes, dict[PeerId, _Promise]] = {}  # id → whom we asked → until when
         self._refusals: dict[PeerId, dict[bytes, float]] = {}  # peer → ids, in the order of expiry
 
     def handle_ihave(
@@ -64,8 +68,10 @@ class Gossip:
         self._rng.shuffle(wanted)
         del wanted[max(room, 0) :]
         budget.asked += len(wanted)
-        for message_id in wanted:
-            self._promises.setdefault(message_id, {})[peer] = now + self._params.iwant_followup
+        if wanted:
+            promise = _Promise(now + self._params.iwant_followup, 1.0 / len(wanted))
+            for message_id in wanted:
+                self._promises.setdefault(message_id, {})[peer] = promise
         return tuple(wanted)
 
     def _may_ask(self, message_id: bytes, peer: PeerId) -> bool:
@@ -125,17 +131,25 @@ class Gossip:
         """`peer` is gone, and what it does not want with it."""
         self._refusals.pop(peer, None)
 
-    def handle_heartbeat(self, now: float) -> None:
-        """Starts new budgets and forgets what is over."""
+    def handle_heartbeat(self, now: float) -> dict[PeerId, float]:
+        """Starts new budgets and forgets what is over.
+
+        Returns who broke promises: 1 for each request of which nothing came, from anybody, in time; go
+        follows one id of each, so it expects the same.
+        """
         self._budgets.clear()
         for peer, refusals in list(self._refusals.items()):
-            _expire(refusals, now)
+            while refusals and refusals[first := next(iter(refusals))] <= now:
+                del refusals[first]
             if not refusals:
                 del self._refusals[peer]
+        broken: dict[PeerId, float] = {}
         for message_id, asked in list(self._promises.items()):
-            _expire(asked, now)
+            while asked and asked[peer := next(iter(asked))].until <= now:
+                broken[peer] = broken.get(peer, 0.0) + asked.pop(peer).share
             if not asked:
                 del self._promises[message_id]
+        return broken
 
     def _budget(self, peer: PeerId) -> _Budget:
         budget = self._budgets.get(peer)
@@ -146,12 +160,3 @@ class Gossip:
 
 def _key(message_id: bytes) -> bytes:
     return message_id if len(message_id) <= _MAX_KEY else hashlib.sha256(message_id).digest()
-
-
-def _expire(times: dict[K, float], now: float) -> None:
-    """Drops the entries that are over from the front of `times`, which is in the order of expiry."""
-    while times:
-        first = next(iter(times))
-        if times[first] > now:
-            return
-        del times[first]

@@ -58,6 +58,13 @@ class Inbound:
             self._decoder = DelimitedDecoder(MAX_RPC)
         self._decoder.receive_data(data)
 
+    def skip_data(self, data: Data) -> None:
+        """Takes what came, and drops all that is whole unread: from a peer that is not heard."""
+        self.receive_data(data)
+        self._slices.clear()
+        while self._next_encoded() is not None:
+            pass
+
     def next_rpc(self) -> Rpc | None:
         """What to handle next, or None: nothing is whole, or the turn is over.
 

@@ -11,6 +11,7 @@ Source: libp2p/specs pubsub/README.md "Message Signing", gossipsub-v1.1.md "Exte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from p2p.gossipsub.cache import SeenCache
 from p2p.gossipsub.events import PubsubMessage, Validator, ValidatorFailed, Verdict
@@ -28,6 +29,13 @@ class Counters:
     duplicates: int = 0
     rejected: int = 0  # malformed, bad signature, or the validator said so
     ignored: int = 0  # the validator said so, or failed
+
+
+class Useless(Enum):
+    """Why a message that is no copy is not worth verifying."""
+
+    OWN = "own"
+    MALFORMED = "malformed"  # the fault of whoever sent it
 
 
 class Intake:
@@ -49,13 +57,13 @@ class Intake:
         self._max_size = max_size  # bytes of a serialized message
         self._verify = verify
 
-    def screen(self, message: Message, now: float) -> bytes | None:
-        """The id of a message that is worth verifying, else None."""
+    def screen(self, message: Message, now: float) -> bytes | Useless | None:
+        """The id of a message that is worth verifying, else why it is not; None for a copy, as most are."""
         if message.origin == self._own:
-            return None
+            return Useless.OWN
         if len(message.raw) > self._max_size or not has_valid_form(message):
             self.counters.rejected += 1
-            return None
+            return Useless.MALFORMED
         message_id = self.message_id(message)
         if self.seen.contains(message_id, now):
             self.counters.duplicates += 1
@@ -77,8 +85,8 @@ class Intake:
             received_from=received_from,
         )
 
-    def judge(self, message: PubsubMessage) -> ValidatorFailed | bool:
-        """Whether the topic's validator accepts the message.
+    def judge(self, message: PubsubMessage) -> ValidatorFailed | Verdict:
+        """What the topic's validator says of the message.
 
         A validator that fails has found a bug, or a message has found it: one message may not end the
         peer, nor put the blame on whoever passed it on.
@@ -86,7 +94,7 @@ class Intake:
         validator = self.validators.get(message.topic)
         if validator is None:
             self.counters.delivered += 1
-            return True
+            return Verdict.ACCEPT
         try:
             verdict = Verdict(validator(message))
         except Exception as error:  # whatever the application's code raises
@@ -95,4 +103,4 @@ class Intake:
         self.counters.delivered += verdict is Verdict.ACCEPT
         self.counters.rejected += verdict is Verdict.REJECT
         self.counters.ignored += verdict is Verdict.IGNORE
-        return verdict is Verdict.ACCEPT
+        return verdict

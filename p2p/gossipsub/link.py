@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2p.address import ip_of
 from p2p.errors import ConnectionLost, DialFailed, NegotiationFailed, RemoteProtocolError
 from p2p.gossipsub.events import Event, StreamLost, StreamOpened
 from p2p.gossipsub.outbox import Outbox
@@ -187,7 +188,9 @@ class Link:
         self._stream, self._opened_at = stream, trio.current_time()
         connection = self._host.connection(self.peer)
         outbound = connection is not None and connection.outbound
-        self._handle(StreamOpened(peer=self.peer, version=VERSIONS[stream.protocol], outbound=outbound))
+        address = None if connection is None else ip_of(connection.remote_address)
+        version = VERSIONS[stream.protocol]
+        self._handle(StreamOpened(peer=self.peer, version=version, outbound=outbound, address=address))
         stream.watch(self._break_off)
 
     def close(self) -> None:

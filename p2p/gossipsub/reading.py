@@ -16,15 +16,21 @@ class _TurnOver(Exception):
     """The peer sent so much that others come first: leaves the connection's reading for the task."""
 
 
-async def receive_rpcs(stream: Stream, handle: Callable[[Rpc, float], object]) -> None:
+async def receive_rpcs(
+    stream: Stream, handle: Callable[[Rpc, float], object], unheard: Callable[[], bool]
+) -> None:
     """Calls `handle(rpc, now)` for all RPCs until the stream's end; a burst from one peer holds up nobody.
 
-    Large RPCs come in slices. `handle` may be called without a current task. Raises
+    Large RPCs come in slices. While `unheard()` nothing is even decoded. Both may be called without a
+    current task. Raises
     `RemoteProtocolError` for a malformed RPC, `StreamReset`, and `ConnectionLost`, also within an RPC.
     """
     inbound = Inbound()
 
     def take(data: bytes) -> None:
+        if unheard():
+            inbound.skip_data(data)
+            return
         now = trio.current_time()
         rpc = inbound.receive_whole(data, now)
         if rpc is not None:

@@ -2,11 +2,11 @@
 
     Join, Leave, Publish ───┐               ┌──→ SendRpc
     StreamOpened, RPC, … ───┼─→ handle ─────┼──→ Deliver
-    time ─→ handle_timer ───┘               └──→ Published, ValidatorFailed
+    time ─→ handle_timer ───┘               └──→ Published, Introduced, ValidatorFailed
 
 It composes: `peers` (who subscribes to what), `mesh` (whom we send everything), `gossip` (who hears
-of it), `intake` (which messages count), `cache` (which we had). All control for one peer that comes
-of one call leaves in one RPC, ahead of the messages.
+of it), `intake` (which messages count), `cache` (which we had), `score` (who behaves). All control for
+one peer that comes of one call leaves in one RPC, ahead of the messages.
 Source: libp2p/specs pubsub/README.md, gossipsub-v1.0.md, gossipsub-v1.1.md, gossipsub-v1.2.md.
 """
 
@@ -22,6 +22,7 @@ from p2p.gossipsub.events import (
     Deliver,
     Event,
     InboundOpened,
+    Introduced,
     Join,
     Leave,
     PeerGone,
@@ -33,14 +34,16 @@ from p2p.gossipsub.events import (
     StreamOpened,
     Validator,
     ValidatorFailed,
+    Verdict,
 )
 from p2p.gossipsub.fanout import Fanout
 from p2p.gossipsub.gossip import Gossip
-from p2p.gossipsub.intake import Counters, Intake
+from p2p.gossipsub.intake import Counters, Intake, Useless
 from p2p.gossipsub.mesh import Mesh
 from p2p.gossipsub.outbox import Control
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.peers import PeerTable
+from p2p.gossipsub.score import PeerScores
 from p2p.gossipsub.signing import (
     MessageIdFunction,
     Verify,
@@ -77,12 +80,14 @@ class Router:
         self._key = key
         self._seqno = seqno
         self._peers = PeerTable()
-        self._mesh = Mesh(params, rng)
+        self._scores = PeerScores(params.score)
+        self._mesh = Mesh(params, rng, self._scores)
         self._fanout = Fanout(params, rng)
         self._gossip = Gossip(params, rng)
         self._intake = Intake(self.peer_id, params.seen_ttl, params.max_message_size, message_id, verify)
         self._history = MessageHistory(params.history_length, params.history_gossip, params.retransmissions)
         self._heartbeat_at: float | None = None
+        self._heartbeats = 0
         self._control: dict[PeerId, Control] = {}  # what the call in progress has for each peer
         self._actions: list[Action] = []  # and everything else that comes of it
 
@@ -105,6 +110,11 @@ class Router:
         """The peers in our mesh of `topic`."""
         return self._mesh.members(topic)
 
+    @property
+    def scores(self) -> PeerScores:
+        """What we think of our peers."""
+        return self._scores
+
     def set_validator(self, topic: str, validator: Validator) -> None:
         """Lets `validator` decide on the messages of `topic`, instead of one set before."""
         self._intake.validators[topic] = validator
@@ -119,9 +129,14 @@ class Router:
         """The heartbeat, once it is due: maintains the meshes, gossips, forgets."""
         if self._heartbeat_at is None or now < self._heartbeat_at:
             return []
+        for peer, broken in self._gossip.handle_heartbeat(now).items():
+            self._scores.handle_misbehaviour(peer, broken, now)
+        self._scores.handle_heartbeat(now)
+        self._heartbeats += 1
+        opportunistic = self._heartbeats % self.params.opportunistic_every == 0
         for topic in self._mesh.topics:
             candidates = self._peers.candidates(topic)
-            change = self._mesh.maintain(topic, candidates, now)
+            change = self._mesh.maintain(topic, candidates, now, opportunistic=opportunistic)
             for peer in change.grafted:
                 self._send_graft(peer, topic)
             for peer in change.pruned:
@@ -131,7 +146,6 @@ class Router:
         for topic in self._fanout.topics:
             candidates = self._peers.candidates(topic)
             self._advertise(topic, candidates, self._fanout.maintain(topic, candidates))
-        self._gossip.handle_heartbeat(now)
         self._mesh.backoffs.expire(now)
         self._intake.seen.expire(now)
         self._history.shift()
@@ -148,6 +162,7 @@ class Router:
             return
         inside = dict.fromkeys(members)
         outside = [peer for peer in candidates if peer not in inside]
+        outside = self._scores.above(outside, self.params.score.gossip_threshold)
         for peer in self._gossip.choose_peers(outside):
             self._to(peer).ihave.append(IHave(topic=topic, ids=self._gossip.choose_ids(ids)))
 
@@ -172,6 +187,7 @@ class Router:
                 self._mesh.remove(peer)
                 self._gossip.remove(peer)
                 self._peers.remove(peer)
+                self._scores.handle_disconnected(peer, now)
             case Join(topic=topic):
                 self._join(topic, now)
             case Leave(topic=topic):
@@ -179,9 +195,14 @@ class Router:
         return self._take_actions()
 
     def receive_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> list[Action]:
-        """As `handle` of `RpcReceived`, which nearly every event is: without the event."""
+        """As `handle` of `RpcReceived`, which nearly every event is: without the event.
+
+        Whoever is graylisted is not heard at all.
+        """
         if self._heartbeat_at is None:
             self._heartbeat_at = now + self.params.heartbeat_delay
+        if self._scores.bad and self._scores.is_graylisted(peer):
+            return []
         self._receive_rpc(peer, rpc, now)
         return self._take_actions() if self._actions or self._control else []
 
@@ -189,6 +210,7 @@ class Router:
         """Says on a new stream what we subscribe to; puts meshes right that the old stream's end tore."""
         state = self._peers.add(event.peer)
         self._peers.set_version(event.peer, event.version)
+        self._scores.handle_connected(event.peer, event.address)
         state.outbound = event.outbound
         left = [topic for topic in state.announced if not self._mesh.joined(topic)]
         self._to(event.peer).subscriptions.update(dict.fromkeys(left, False))
@@ -249,11 +271,11 @@ class Router:
         mesh = self._mesh.members(topic)
         if not self._mesh.joined(topic):
             mesh = self._fanout.publish(topic, self._peers.candidates(topic), now)
-        rpc = Rpc(messages=(message,))
+        targets = mesh + self._peers.floodsub_peers(topic)
         if self.params.flood_publish:
-            self._forward(rpc, message_id, self._peers.subscribers(topic), now)
-        else:
-            self._forward(rpc, message_id, mesh + self._peers.floodsub_peers(topic), now)
+            targets = self._peers.subscribers(topic)
+        targets = self._scores.above(targets, self.params.score.publish_threshold)
+        self._forward(Rpc(messages=(message,)), message_id, targets, now)
 
     # RPCs
 
@@ -268,17 +290,25 @@ class Router:
                 self._receive_graft(peer, topic, now)
         for prune in rpc.prune:
             self._mesh.handle_prune(prune.topic, peer, prune.backoff, now)
+            if prune.records and self._scores.may_introduce(peer):
+                self._actions.append(Introduced(records=prune.records))
         for message in rpc.messages:
             self._receive_message(peer, message, rpc, now)
-        if rpc.ihave and self._peers[peer].speaks_gossipsub:
+        if not (rpc.ihave or rpc.iwant) or not self._heeds_gossip(peer):
+            return
+        if rpc.ihave:
             ids = [i for entry in rpc.ihave if self._mesh.joined(entry.topic) for i in entry.ids]
             wanted = self._gossip.handle_ihave(peer, ids, self._intake.seen, now)
             if wanted:
                 self._to(peer).iwant.extend(wanted)
-        if rpc.iwant and self._peers[peer].speaks_gossipsub:
+        if rpc.iwant:
             found = self._gossip.handle_iwant(peer, rpc.iwant, self._history, now)
             if found:
                 self._actions.append(SendRpc(peer=peer, rpc=Rpc(messages=found)))
+
+    def _heeds_gossip(self, peer: PeerId) -> bool:
+        """Whether what `peer` advertises and asks for counts, and it can be answered."""
+        return self._peers[peer].speaks_gossipsub and self._scores.may_gossip(peer)
 
     def _receive_subscriptions(self, peer: PeerId, entries: Iterable[Subscription], now: float) -> None:
         state = self._peers[peer]
@@ -307,24 +337,36 @@ class Router:
     def _receive_message(self, peer: PeerId, message: Message, rpc: Rpc, now: float) -> None:
         if not self._mesh.joined(message.topic):
             return
-        message_id = self._intake.screen(message, now)
+        topic, message_id = message.topic, self._intake.screen(message, now)
         if message_id is None:
+            if self._scores.rates:
+                self._scores.handle_copy(topic, peer, self._intake.message_id(message), now)
+            return
+        if not isinstance(message_id, bytes):
+            if message_id is Useless.MALFORMED:
+                self._scores.handle_invalid(topic, peer)
             return
         verified = self._intake.verify(message, message_id, peer)
         if verified is None:
+            self._scores.handle_invalid(topic, peer)
             return
         self._intake.seen.add(message_id, now)
         self._gossip.arrived(message_id)
-        members = self._mesh.members(message.topic)
+        members = self._mesh.members(topic)
         if len(message.raw) >= self.params.idontwant_size:
             self._refuse_elsewhere(message_id, members, peer)
         verdict = self._intake.judge(verified)
         if isinstance(verdict, ValidatorFailed):
             self._actions.append(verdict)
-        elif verdict:
+        elif verdict is Verdict.REJECT:
+            self._scores.handle_invalid(topic, peer)
+        elif verdict is Verdict.ACCEPT:
+            self._scores.handle_first(topic, peer, message_id, now)
             self._actions.append(Deliver(message=verified))
             self._history.put(message_id, message)
-            floodsub = self._peers.floodsub_peers(message.topic)
+            floodsub = self._peers.floodsub_peers(topic)
+            if floodsub:
+                floodsub = self._scores.above(floodsub, self.params.score.publish_threshold)
             targets = list(dict.fromkeys(members + floodsub)) if floodsub else members
             had = (peer.raw, message.origin)
             bare = rpc if rpc.is_message else Rpc(messages=(message,))

@@ -75,12 +75,20 @@ class Graft(_message.Message):
     def __init__(self, topic: _Optional[str] = ...) -> None: ...
 
 class Prune(_message.Message):
-    __slots__ = ("topic", "backoff")
+    __slots__ = ("topic", "peers", "backoff")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
     BACKOFF_FIELD_NUMBER: _ClassVar[int]
     topic: str
+    peers: _containers.RepeatedCompositeFieldContainer[PeerInfo]
     backoff: int
-    def __init__(self, topic: _Optional[str] = ..., backoff: _Optional[int] = ...) -> None: ...
+    def __init__(self, topic: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerInfo, _Mapping]]] = ..., backoff: _Optional[int] = ...) -> None: ...
+
+class PeerInfo(_message.Message):
+    __slots__ = ("record",)
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    record: bytes
+    def __init__(self, record: _Optional[bytes] = ...) -> None: ...
 
 class IDontWant(_message.Message):
     __slots__ = ("message_ids",)

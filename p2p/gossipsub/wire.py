@@ -29,6 +29,7 @@ MAX_IDS = 5000  # ids taken from all IHAVE, and from all IWANT, of one RPC; go, 
 MAX_UNWANTED_IDS = 512  # ids taken from all IDONTWANT of one RPC; js
 MAX_SENT_UNWANTED_IDS = 10  # go reads no more of one RPC
 MAX_ID = 512  # bytes; the longest known are js ids of RSA peers, about 310
+MAX_PX = 16  # peers taken from one PRUNE; go, js
 MAX_TOPIC = 1024  # bytes; with 1000 topics a peer this is js-libp2p's 1 MiB of topics a peer
 SPLIT_SIZE = 1 << 16  # bytes; rust-libp2p refuses longer RPCs unless told otherwise
 SMALL_RPC = 4096  # bytes; longer ones are neither decoded nor encoded once for all
@@ -93,10 +94,14 @@ class IHave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prune:
-    """The sender takes the receiver out of its mesh of `topic`, for `backoff` seconds if it says so."""
+    """The sender takes the receiver out of its mesh of `topic`, for `backoff` seconds if it says so.
+
+    `records` are signed peer records, unchecked, of whom it may find instead; they are never sent.
+    """
 
     topic: str
     backoff: int | None = None
+    records: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +165,11 @@ def _decode_control(control: pb.Control) -> dict[str, Any]:
         "iwant": _take_ids((entry.message_ids for entry in control.iwant), MAX_IDS),
         "graft": tuple(entry.topic for entry in control.graft if _usable_topic(entry.topic)),
         "prune": tuple(
-            Prune(topic=entry.topic, backoff=entry.backoff if entry.HasField("backoff") else None)
+            Prune(
+                topic=entry.topic,
+                backoff=entry.backoff if entry.HasField("backoff") else None,
+                records=tuple(peer.record for peer in entry.peers[:MAX_PX] if peer.record),
+            )
             for entry in control.prune
             if _usable_topic(entry.topic)
         ),

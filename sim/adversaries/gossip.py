@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from p2p.gossipsub.events import Action, SendRpc
+from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.router import Router
 from p2p.gossipsub.signing import SEQNO_SIZE
 from p2p.gossipsub.wire import IHave, Message, Rpc, encode_message
@@ -22,6 +23,7 @@ SPAM_IDS = 500  # made-up ids in a heartbeat for each peer; the router asks for 
 GRAFTS = 10  # of one peer and topic in a heartbeat; without a bound two peers at no distance never end
 REPLAYED = 50  # messages that are kept and sent again
 FORGED = 20  # messages in a heartbeat for each peer
+EVERYBODY = 100_000  # mesh members: more than there are nodes
 
 
 class Dropper(Router):
@@ -36,6 +38,65 @@ class Dropper(Router):
 
     def _receive_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> None:
         super()._receive_rpc(peer, replace(rpc, iwant=()) if rpc.iwant else rpc, now)
+
+
+class Eclipser(Dropper):
+    """Is in every mesh that takes it, as early as it may, and passes on nothing."""
+
+    def __init__(self, *, params: GossipsubParams | None = None, **arguments: Any) -> None:
+        honest = params or GossipsubParams()
+        greedy = replace(honest, mesh_low=EVERYBODY, mesh_size=EVERYBODY, mesh_high=EVERYBODY)
+        super().__init__(params=greedy, **arguments)
+
+
+class _Sometimes(Eclipser):
+    """Passes on what it chooses to, by `_drops`, and is honest beside."""
+
+    def _drops(self, message: Message, now: float) -> bool:
+        raise NotImplementedError
+
+    def _forward(self, rpc: Rpc, message_id: bytes, peers: Iterable[PeerId], now: float) -> None:
+        if self._drops(rpc.messages[0], now):
+            super()._forward(rpc, message_id, peers, now)
+        else:
+            Router._forward(self, rpc, message_id, peers, now)
+
+
+class Degrader(_Sometimes):
+    """Is in every mesh that takes it, and passes on every other message, the same to all."""
+
+    def _drops(self, message: Message, now: float) -> bool:
+        return bool(sha256(self.peer_id.raw + message.address).digest()[0] & 1)
+
+
+class Covert(_Sometimes):
+    """Is in every mesh that takes it and honest until `turns_at`, when it begins to pass on nothing."""
+
+    turns_at: float = 120.0  # seconds of the run
+    _heartbeat_now = 0.0
+
+    def handle_timer(self, now: float) -> list[Action]:
+        """The heartbeat; what it advertises depends on when it is."""
+        self._heartbeat_now = now
+        return super().handle_timer(now)
+
+    def _drops(self, message: Message, now: float) -> bool:
+        return now >= self.turns_at
+
+    def _advertise(self, topic: str, candidates: Iterable[PeerId], members: Iterable[PeerId]) -> None:
+        if self._heartbeat_now < self.turns_at:
+            Router._advertise(self, topic, candidates, members)
+
+    def _receive_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> None:
+        if now < self.turns_at:
+            Router._receive_rpc(self, peer, rpc, now)
+        else:
+            super()._receive_rpc(peer, rpc, now)
+
+
+def covert_until(turns_at: float) -> type[Router]:
+    """A `Covert` that is honest for so long."""
+    return type("CovertUntil", (Covert,), {"turns_at": turns_at})
 
 
 class Censor(Router):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from p2p.errors import InvalidInput
-from sim.adversaries import dht, gossip, training
+from sim.adversaries import dht, gossip, training, voting
 from sim.adversaries.training import Corrupt
 
 if TYPE_CHECKING:
@@ -38,6 +38,17 @@ ROLES: dict[str, Role] = {
         description="drops the messages of one origin: the node `victim`, or else the first that it hears of",
         router=gossip.Censor,
     ),
+    "eclipser": Role(
+        description="grafts everybody, is in every mesh that takes it, and passes on nothing",
+        router=gossip.Eclipser,
+    ),
+    "degrader": Role(
+        description="grafts everybody, and passes on every other message", router=gossip.Degrader
+    ),
+    "covert": Role(
+        description="grafts everybody, is honest for `turns_at` seconds (120), then passes on nothing",
+        router=gossip.Covert,
+    ),
     "ihave-spammer": Role(
         description="advertises messages that do not exist, with every heartbeat", router=gossip.IHaveSpammer
     ),
@@ -67,6 +78,17 @@ ROLES: dict[str, Role] = {
     "free-rider": Role(
         description="does not learn: hands in the model that it got", corrupt=training.ride_free
     ),
+    "two-faced": Role(
+        description="votes twice: half of its neighbours get one vote, the others one that excludes it",
+        router=voting.TwoFaced,
+    ),
+    "false-leader": Role(
+        description="when it leads, half of its neighbours get the proposal of a model that nobody made",
+        router=voting.FalseLeader,
+    ),
+    "abstainer": Role(
+        description="trains, and never votes, leads or passes a proof on", router=voting.Abstainer
+    ),
     "nan": Role(description="hands in a model of values that are no numbers", corrupt=training.make_nan),
 }
 
@@ -80,9 +102,19 @@ def role(name: str, settings: Mapping[str, JsonValue] | None = None, peers: Sequ
     if found is None:
         raise InvalidInput(f"there is no role {name!r}; there are: {', '.join(sorted(ROLES))}")
     for setting, value in (settings or {}).items():
-        if name != "censor" or setting != "victim":
-            raise InvalidInput(f"the role {name!r} has no setting {setting!r}")
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(peers):
-            raise InvalidInput(f"`victim` is the number of a node from 0 to {len(peers) - 1}, not {value!r}")
-        found = replace(found, router=gossip.censor_of(peers[value]))
+        match name, setting:
+            case "censor", "victim":
+                found = replace(found, router=gossip.censor_of(_victim(value, peers)))
+            case "covert", "turns_at":
+                if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+                    raise InvalidInput(f"`turns_at` is in seconds from the start, not {value!r}")
+                found = replace(found, router=gossip.covert_until(value))
+            case _:
+                raise InvalidInput(f"the role {name!r} has no setting {setting!r}")
     return found
+
+
+def _victim(value: JsonValue, peers: Sequence[PeerId]) -> PeerId:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(peers):
+        raise InvalidInput(f"`victim` is the number of a node from 0 to {len(peers) - 1}, not {value!r}")
+    return peers[value]

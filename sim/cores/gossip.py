@@ -65,6 +65,7 @@ class Gossip:
         "_beating",
         "_duplicates",
         "_ends",
+        "_graylist",
         "_heap",
         "_life",
         "_listeners",
@@ -94,15 +95,17 @@ class Gossip:
         )
         self._ends: dict[PeerId, End] = {}
         self._meshes: dict[str, list[PeerId]] = {}  # as the observer knows them
+        self._graylist: list[PeerId] = []  # likewise
         self._listeners: dict[str, Callable[[PubsubMessage], None]] = {}  # instead of the observer
         self._beating = False
         self._duplicates = self._rejected = 0  # that the observer knows of
 
     # What the node asks for
 
-    def join(self, topic: str) -> None:
-        """Subscribes to `topic`."""
+    def join(self, topic: str, rate: float = 0.0) -> None:
+        """Subscribes to `topic`, and judges peers by its `rate` if that is not 0."""
         self._meshes.setdefault(topic, [])
+        self.router.scores.expect_rate(topic, rate)
         self._handle(Join(topic=topic))
         self._life.world.observer.joined(self._number, topic)
 
@@ -137,7 +140,8 @@ class Gossip:
         peer = self._life.world.peers[end.other]
         self._ends[peer] = end
         self._handle(InboundOpened(peer=peer))
-        self._handle(StreamOpened(peer=peer, version=Version.V1_2, outbound=end.outbound))
+        address = self._life.world.addresses.get(end.other)
+        self._handle(StreamOpened(peer=peer, version=Version.V1_2, outbound=end.outbound, address=address))
         self._compare_meshes()
 
     def lose(self, end: End) -> None:
@@ -219,6 +223,13 @@ class Gossip:
         if counters.rejected != self._rejected:
             observer.rejected(self._number, counters.rejected - self._rejected)
             self._rejected = counters.rejected
+
+        graylist = self.router.scores.graylisted()
+        if graylist != self._graylist:
+            for peer in graylist:
+                if peer not in self._graylist:
+                    observer.graylisted(self._number, self._life.world.numbers[peer])
+            self._graylist = graylist
 
     def _compare_meshes(self) -> None:
         """Tells the observer who entered and who left a mesh since it was told last."""

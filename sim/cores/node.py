@@ -39,7 +39,7 @@ class Node:
         self._disk: SimDisk | None = None
         self.life: Life | None = None
         self.powerless = False  # it crashed silently: the whole machine is off
-        self.topics: dict[str, None] = {}
+        self.topics: dict[str, float] = {}  # with their rates, 0 where it is not known
         self.tasks: dict[str, None] = {}
         self.wanted: dict[int, Redial] = {}
 
@@ -98,8 +98,8 @@ class Life:
 
     def start(self) -> None:
         """Does what the node was told to do in earlier lives."""
-        for topic in self.node.topics:
-            self.gossip.join(topic)
+        for topic, rate in self.node.topics.items():
+            self.gossip.join(topic, rate)
         for name in self.node.tasks:
             self.join_task(name)
         if self.discovery is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sim.cores.kad import Operations
 from sim.cores.links import Links
@@ -82,13 +82,13 @@ class CoresRung:
 
     # Gossip
 
-    def subscribe(self, node: int, topic: str) -> None:
-        """`node` joins the topic, now and after every restart."""
+    def subscribe(self, node: int, topic: str, rate: float = 0.0) -> None:
+        """`node` joins the topic, now and after every restart; it is told the rate if that is not 0."""
         found = self._nodes[node]
         if topic not in found.topics:
-            found.topics[topic] = None
+            found.topics[topic] = rate
             if found.life is not None:
-                found.life.gossip.join(topic)
+                found.life.gossip.join(topic, rate)
 
     def unsubscribe(self, node: int, topic: str) -> None:
         """`node` leaves the topic."""
@@ -109,6 +109,12 @@ class CoresRung:
         life = self._nodes[node].life
         members = [] if life is None else life.gossip.router.mesh(topic)
         return sorted(self._world.numbers[peer] for peer in members)
+
+    def scores(self, node: int) -> Mapping[int, float]:
+        """What the node's gossipsub thinks of its peers."""
+        life = self._nodes[node].life
+        scores = {} if life is None else life.gossip.router.scores.scores()
+        return {self._world.numbers[peer]: score for peer, score in scores.items()}
 
     # The DHT
 

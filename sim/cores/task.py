@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from federated.errors import CodecError, StorageError
 from federated.plugin import PeerContext
 from federated.registry import Registry
+from federated.rounds.committee import Membership
 from federated.rounds.events import (
     Action,
     Adopt,
@@ -26,6 +27,9 @@ from federated.rounds.events import (
     DigestMismatch,
     Event,
     Fetch,
+    FetchHistory,
+    HistoryFailed,
+    MembershipChanged,
     MessageReceived,
     Misbehaved,
     PeerConnected,
@@ -78,13 +82,8 @@ class Member:
         self._state = TaskState(folder, manifest.task_id, len(bench.initial))
         self._initial = bench.initial
         self._work = RoundWork(life, bench, shared, load.train_seconds, self._durably)
-        self._machine = RoundMachine(
-            manifest=manifest,
-            peer=peer,
-            sign=world.setup.keys[number].sign,
-            rng=world.task_rng,
-            verify=shared.verify,
-        )
+        self._machine = self._open_machine(Restored())
+        self._gate = SharedGate(shared, self._wall)
         self._timer = Timer(life, self._deadline, self._due)
         self._seq = int(self._wall() * 1e6)  # above all that an earlier process used
         self._events: deque[Event] = deque()
@@ -94,9 +93,20 @@ class Member:
 
     def start(self) -> None:
         """Listens, restores what an earlier life left, and goes through the rounds."""
-        gate = SharedGate(self._shared, self._wall)
-        self._life.gossip.listen(self._topic, gate.judge, self._hear)
+        self._life.gossip.listen(self._topic, self._gate.judge, self._hear)
         self._durably(self._restore, self._started)
+
+    def _open_machine(self, restored: Restored) -> RoundMachine:
+        world, number = self._life.world, self._life.number
+        manifest = self._shared.manifest
+        return RoundMachine(
+            manifest=manifest,
+            peer=world.peers[number],
+            sign=world.setup.keys[number].sign,
+            rng=world.task_rng,
+            verify=self._shared.verify,
+            membership=restored.membership(Membership(manifest.task_id, manifest.peer_ids)),
+        )
 
     def _restore(self) -> Restored:
         restored = self._state.restore()
@@ -120,7 +130,13 @@ class Member:
         """The first events: everything in them is at hand, here and for others."""
         self._work.turn(current)
         self._held = False
-        event = Started(initial=initial, certificate=restored.certificate, entries=restored.entries)
+        self._machine = self._open_machine(restored)
+        event = Started(
+            initial=initial,
+            certificate=restored.certificate,
+            entries=restored.entries,
+            history=restored.history,
+        )
         self._events.appendleft(event)
         for other in self._life.connected():
             self._events.append(PeerConnected(peer=self._life.world.peers[other]))
@@ -167,13 +183,15 @@ class Member:
         match action:
             case WriteJournal(entries=entries):
                 self._hold(partial(self._state.write, entries))
-            case Checkpoint(certificate=certificate):
+            case Checkpoint(certificate=certificate, chain=chain):
                 model = self._work.model(certificate.block.model.digest)
-                self._hold(partial(self._state.checkpoint, certificate, model))
+                self._hold(partial(self._state.checkpoint, certificate, chain, model))
             case Publish(body=body):
                 self._publish(body)
             case Train() | Fetch() | Validate() | Aggregate() | Adopt():
                 self._work.begin(action, self.handle)
+            case FetchHistory():
+                self.handle(HistoryFailed())  # those that are behind are sent a few at a time
             case StopTraining():
                 self._work.stop_training()
             case RoundFinished():
@@ -219,6 +237,8 @@ class Member:
         match action:
             case TaskFinished():
                 observer.finished_task(self._life.number, self._name)
+            case MembershipChanged(membership=membership):
+                self._gate.turn(membership)
             case DigestMismatch(peer=peer):
                 observer.accused(self._life.number, numbers[peer], "digest")
             case Misbehaved(peer=peer, rule=rule):

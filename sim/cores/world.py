@@ -14,6 +14,7 @@ from p2p.gossipsub.params import GossipsubParams
 from p2p.kad.namespaces import Namespaces
 from p2p.peer_id import PeerId
 from sim.adversaries import HONEST, Role, role
+from sim.adversaries.addresses import shared_addresses
 from sim.cores.shared import Shared
 from sim.identity import rng_of
 from sim.rung import Setup
@@ -47,6 +48,7 @@ class World:
         self.joins = setup.scenario.topology.kind == "join"
         self.has_kad = bool(setup.scenario.dht) or self.joins
         self.nodes: list[Node] = []
+        self.addresses = shared_addresses(setup.adversaries)
         self._shared: dict[str, Shared] = {}
         self.verify = VerificationCache(self.peers)
 

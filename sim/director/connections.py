@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sim.director.topology import Link, links, through_nats, with_members
@@ -31,15 +31,24 @@ class Connections:
         rung: Rung,
         members: Iterable[Sequence[int]],
         dialable: Callable[[int], bool],
+        attacks: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        """`members` are those of each task: in a fixed topology they are linked with each other as well."""
+        """`members` are those of each task: in a fixed topology they are linked with each other as well.
+
+        `attacks` are nodes that have no place in it, and whom each of them dials instead.
+        """
+        attacks = attacks or {}
         self._topology, self._peers = scenario.topology, scenario.peers
         self._heap, self._rng, self._rung = heap, rng, rung
-        self.links: list[Link] = links(self._topology, self._peers, rng)
+        inside = [node for node in range(self._peers) if node not in attacks]
+        self.links: list[Link] = [
+            (inside[dialer], inside[dialed]) for dialer, dialed in links(self._topology, len(inside), rng)
+        ]
         if self._topology.kind != "join":
             self.links = with_members(self.links, members, rng)
         if scenario.network.nat:
             self.links = through_nats(self.links, dialable, self._peers, rng)
+        self._attacks = attacks
 
     def plan(self, presence: Presence, trouble: Trouble) -> None:
         """Whoever joins through bootstrap nodes dials them when he comes, and when he is back.
@@ -52,6 +61,10 @@ class Connections:
         for node in range(self._peers):
             self._heap.plan(coming * node / self._peers, presence.come, node)
         trouble.note(0.0, over + DIAL_AFTER, "coming", MESHES)
+        for dialer, targets in self._attacks.items():
+            for dialed in targets:
+                at = self._rng.uniform(over / 2, over) + DIAL_AFTER
+                self._heap.plan(at, self._rung.connect, dialer, dialed)
         if joining:
             presence.on_start.append(self._join)
             return
@@ -61,6 +74,8 @@ class Connections:
             )
 
     def _join(self, node: int) -> None:
+        if node in self._attacks:
+            return
         for first in range(min(node, self._topology.bootstrap)):
             self._heap.plan(self._heap.now + DIAL_AFTER, self._dial, node, first)
 

@@ -2,7 +2,7 @@
 
     Scenario ─→ Director ─┬→ Connections                          who comes, who dials whom
                           ├→ GossipPlan, DhtPlan, TaskPlan        the work
-                          ├→ ChurnPlan, Faults                    what goes wrong; `Trouble` knows when
+                          ├→ ChurnPlan, Faults, KillPlan          what goes wrong; `Trouble` knows when
                           └→ the heap's end                        later, while a task is under way
 
 It talks to the network of nodes through `sim.rung.Rung` alone, and to the links through `Network`. Each
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 from sim.director.churn import ChurnPlan
 from sim.director.connections import Connections
 from sim.director.faults import Faults
+from sim.director.kills import KillPlan
 from sim.director.loads import DhtPlan, GossipPlan, Journal, numbers
 from sim.director.presence import Presence
+from sim.director.selection import attacks
 from sim.director.tasks import Enrolment, TaskPlan
 from sim.director.trouble import Trouble
 from sim.identity import rng_of
@@ -57,13 +59,20 @@ class Director:
         presence.on_loss.append(books.lost_disk)
         honest = [node for node in range(peers) if node not in setup.adversaries]
         operations = numbers()
-        self._connections = Connections(
-            scenario, heap, self._rng("topology", 0), rung, members.values(), network.dialable
-        )
         self._gossip = [
             GossipPlan(load, heap, self._rng("gossip", number), rung, presence, honest, peers)
             for number, load in enumerate(scenario.gossip)
         ]
+        publishers = [node for plan in self._gossip for node in plan.publishers]
+        self._connections = Connections(
+            scenario,
+            heap,
+            self._rng("topology", 0),
+            rung,
+            members.values(),
+            network.dialable,
+            attacks(setup.adversaries, publishers, honest, self._rng("attacks", 0)),
+        )
         self._dht = [
             DhtPlan(load, heap, self._rng("dht", number), rung, presence, honest, operations, books)
             for number, load in enumerate(scenario.dht)
@@ -74,6 +83,10 @@ class Director:
         self._churn = [
             ChurnPlan(churn, heap, self._rng("churn", number), presence, peers)
             for number, churn in enumerate(scenario.churn)
+        ]
+        self._kills = [
+            KillPlan(load, heap, self._rng("kills", number), presence, members[load.name], trouble)
+            for number, load in enumerate(scenario.task)
         ]
         self._faults = Faults(heap, rung, network, presence, peers)
 
@@ -89,6 +102,8 @@ class Director:
         self._connections.plan(self._presence, self._trouble)
         for churn in self._churn:
             churn.plan(self._trouble)
+        for kills in self._kills:
+            kills.plan()
         for number, fault in enumerate(self._scenario.faults):
             self._faults.plan(fault, self._rng("fault", number), self._trouble)
         if self._tasks:
@@ -98,6 +113,12 @@ class Director:
         """A DHT operation ended."""
         for plan in self._dht:
             plan.looked_up(operation, ok)
+
+    def finished_round(self, task: str, number: int) -> None:
+        """Somebody is through with a round."""
+        for plan in self._kills:
+            if plan.task == task:
+                plan.finished_round(number)
 
     def finished_task(self, node: int, task: str) -> None:
         """The node is through with the task."""

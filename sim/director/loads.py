@@ -75,7 +75,7 @@ class GossipPlan:
     def _subscribe(self, node: int) -> None:
         if node in self._unsubscribed:
             del self._unsubscribed[node]
-            self._rung.subscribe(node, self._load.topic)
+            self._rung.subscribe(node, self._load.topic, self._load.rate if self._load.rate_known else 0.0)
 
     def _publish(self) -> None:
         node = first_up(self.publishers, self._presence.up, self._rng)

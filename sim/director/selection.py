@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from federated.manifest import MAX_MEMBERS
@@ -38,9 +38,12 @@ def members_of(load: TaskLoad, peers: int, rng: Random) -> list[int]:
 def adversaries_of(scenario: Scenario, rng: Random) -> dict[int, Adversary]:
     """The nodes that are not honest, ascending; a node that is meant twice plays the first role.
 
-    Whoever is drawn (and not named) is none of the bootstrap nodes, as long as there are others.
+    Whoever is drawn (and not named) is none of the bootstrap nodes, nor of those that adversaries dial by
+    name, as long as there are others.
     """
     first = scenario.topology.bootstrap if scenario.topology.kind == "join" else 0
+    targets = [each.dials for each in scenario.adversaries if each.dials and each.dials != "publishers"]
+    dialed = {node for target in targets for node in target.nodes}  # only asked, never gone through
     roles: dict[int, Adversary] = {}
     for adversary in scenario.adversaries:
         who = adversary.who
@@ -48,10 +51,26 @@ def adversaries_of(scenario: Scenario, rng: Random) -> dict[int, Adversary]:
         if not nodes:
             count = who.count or share_of(scenario.peers, who.share)
             free = [node for node in range(scenario.peers) if node not in roles]
-            nodes = drawn([node for node in free if node >= first] or free, count, rng)
+            nodes = drawn([node for node in free if node >= first and node not in dialed] or free, count, rng)
         for node in nodes:
             roles.setdefault(node, adversary)
     return dict(sorted(roles.items()))
+
+
+def attacks(
+    adversaries: Mapping[int, Adversary], publishers: Sequence[int], honest: Sequence[int], rng: Random
+) -> dict[int, list[int]]:
+    """Whom adversaries dial that have no place in the topology; a share or a count is drawn for each anew."""
+    found: dict[int, list[int]] = {}
+    for node, adversary in adversaries.items():
+        if adversary.dials == "publishers":
+            found[node] = list(dict.fromkeys(publishers))
+        elif adversary.dials is not None and adversary.dials.nodes:
+            found[node] = [target for target in adversary.dials.nodes if target != node]
+        elif adversary.dials is not None:
+            places = picked(adversary.dials, len(honest), rng)
+            found[node] = [honest[place] for place in places]
+    return found
 
 
 def first_up(nodes: Sequence[int], alive: Callable[[int], bool], rng: Random) -> int | None:

@@ -13,6 +13,7 @@ from sim.durations import AGGREGATE, EVALUATE, OTHER, SPREAD, VALIDATE
 if TYPE_CHECKING:
     from random import Random
 
+    from federated.pace import Pace
     from sim.network import Network
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ SECONDS: dict[Kind, float] = {
 
 class ModelledCompute:
     """A `Compute` of one node: one job after the other, each as long as the model says."""
+
+    pace: Pace | None = None  # what a training takes is in the scenario
 
     def __init__(self, node: int, network: Network, rng: Random, train_seconds: float) -> None:
         self._node, self._network, self._rng = node, network, rng

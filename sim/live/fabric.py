@@ -21,6 +21,9 @@ from p2p.errors import ConnectionLost
 from p2p.waiter import Waiter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from ipaddress import IPv4Address
+
     from multiaddr import Multiaddr
 
     from p2p.stream import Data
@@ -46,6 +49,7 @@ class Fabric:
         self.off = bytearray(nodes)  # whose power failed: it answers nothing, not even a refusal
         self.listeners: dict[int, Listener] = {}
         self.endpoints: list[dict[Endpoint, None]] = [{} for _ in range(nodes)]
+        self.shared: Mapping[int, IPv4Address] = {}  # nodes that do not have an address to themselves
         self._addresses: dict[tuple[int, int], Multiaddr] = {}
         self._nodes: dict[Multiaddr, int] = {}
 
@@ -53,8 +57,10 @@ class Fabric:
         """Where the node listens, or comes from."""
         found = self._addresses.get((node, port))
         if found is None:
-            ip = f"10.{node >> 16}.{node >> 8 & 255}.{node & 255}"
-            found = self._addresses[node, port] = parse_address(f"/ip4/{ip}/tcp/{port}")
+            ip, at = f"10.{node >> 16}.{node >> 8 & 255}.{node & 255}", port
+            if node in self.shared:
+                ip, at = str(self.shared[node]), port + node + 1
+            found = self._addresses[node, port] = parse_address(f"/ip4/{ip}/tcp/{at}")
             if port == PORT:
                 self._nodes[found] = node
         return found

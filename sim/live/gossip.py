@@ -24,13 +24,15 @@ class Gossip:
         self._observer = node.rung.setup.observer
         self._open: dict[str, ExitStack] = {}
         self._meshes: dict[str, list[PeerId]] = {}  # as the observer knows them
+        self._graylist: list[PeerId] = []  # likewise
         self._duplicates = self._rejected = 0  # that the observer knows of
         pubsub.observers.append(self._watch)
 
-    def subscribe(self, topic: str) -> None:
-        """Joins the topic."""
+    def subscribe(self, topic: str, rate: float = 0.0) -> None:
+        """Joins the topic, and judges peers by its `rate` if that is not 0."""
         if topic not in self._open:
             self._meshes[topic] = []
+            self.pubsub.expect_rate(topic, rate)
             opened = self._open[topic] = ExitStack()
             opened.enter_context(self.pubsub.subscribe_each(topic, self._deliver))
             self._observer.joined(self._number, topic)
@@ -59,6 +61,7 @@ class Gossip:
 
     def _watch(self, actions: Sequence[Action]) -> None:
         """After each step of the router: where control was sent, a mesh may be another one."""
+        self._compare_graylists()
         for action in actions:
             if isinstance(action, SendRpc) and not action.rpc.messages:
                 self._compare_meshes()
@@ -76,6 +79,14 @@ class Gossip:
                 for peer in members:
                     if peer not in known:
                         self._observer.grafted(self._number, self._numbers[peer], topic)
+
+    def _compare_graylists(self) -> None:
+        graylist = self.pubsub.graylisted()
+        if graylist != self._graylist:
+            for peer in graylist:
+                if peer not in self._graylist:
+                    self._observer.graylisted(self._number, self._numbers[peer])
+            self._graylist = graylist
 
     def _tell_counters(self) -> None:
         counters = self.pubsub.counters

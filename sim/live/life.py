@@ -81,8 +81,8 @@ class Life:
     def _begin(self, nursery: trio.Nursery, gossip: Gossip) -> None:
         """The services stand: does what the node was told in earlier lives, and meanwhile."""
         self._nursery = nursery
-        for topic in self._node.topics:
-            gossip.subscribe(topic)
+        for topic, rate in self._node.topics.items():
+            gossip.subscribe(topic, rate)
         for task in self._node.tasks:
             nursery.start_soon(self.train, task)
         for call, arguments in self._waiting:

@@ -31,7 +31,7 @@ class Node:
         self.disk = SimDisk(self.rng)
         self.life: Life | None = None
         self.lives = 0
-        self.topics: dict[str, None] = {}
+        self.topics: dict[str, float] = {}  # with their rates, 0 where it is not known
         self.tasks: dict[str, None] = {}
         self.wanted: dict[int, Redial] = {}
         self.connected: dict[int, None] = {}
@@ -117,11 +117,11 @@ class Node:
 
     # What the node is told
 
-    def subscribe(self, topic: str) -> None:
+    def subscribe(self, topic: str, rate: float = 0.0) -> None:
         """Joins the topic, in this life and those to come."""
-        self.topics[topic] = None
+        self.topics[topic] = rate
         if (gossip := self.gossip) is not None:
-            gossip.subscribe(topic)
+            gossip.subscribe(topic, rate)
 
     def unsubscribe(self, topic: str) -> None:
         """Leaves the topic."""

@@ -8,7 +8,7 @@ The director's calls come from events, outside of any task; what takes time beco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +16,7 @@ import trio
 from federated.registry import Registry
 from p2p.peer_id import PeerId
 from sim.adversaries import HONEST, Role, role
+from sim.adversaries.addresses import shared_addresses
 from sim.adversaries.training import CorruptedRegistry
 from sim.heap import SimulationError
 from sim.live.bugs import reported_bugs
@@ -38,6 +39,7 @@ class LiveRung:
         self.peers = [PeerId.from_public_key(key.public) for key in setup.keys]
         self.numbers = {peer: number for number, peer in enumerate(self.peers)}
         self.fabric = Fabric(setup.heap, setup.network, len(self.peers), setup.frame or _ignore)
+        self.fabric.shared = shared_addresses(setup.adversaries)
         self.verification = VerificationCache(self.peers)
         self._registry = Registry()  # one for all: it reads what is installed
         self.nodes = [Node(number, self) for number in range(len(self.peers))]
@@ -122,9 +124,9 @@ class LiveRung:
 
     # Gossip
 
-    def subscribe(self, node: int, topic: str) -> None:
-        """`node` joins the topic, now and after every restart."""
-        self.nodes[node].subscribe(topic)
+    def subscribe(self, node: int, topic: str, rate: float = 0.0) -> None:
+        """`node` joins the topic, now and after every restart; it is told the rate if that is not 0."""
+        self.nodes[node].subscribe(topic, rate)
 
     def unsubscribe(self, node: int, topic: str) -> None:
         """`node` leaves the topic."""
@@ -139,6 +141,12 @@ class LiveRung:
         """The node's mesh of the topic, ascending."""
         gossip = self.nodes[node].gossip
         return [] if gossip is None else sorted(self.numbers[peer] for peer in gossip.pubsub.mesh(topic))
+
+    def scores(self, node: int) -> Mapping[int, float]:
+        """What the node's gossipsub thinks of its peers."""
+        gossip = self.nodes[node].gossip
+        scores = {} if gossip is None else gossip.pubsub.scores()
+        return {self.numbers[peer]: score for peer, score in scores.items()}
 
     # The DHT
 

@@ -84,6 +84,23 @@ def _delivery(recorder: Recorder) -> list[Check]:
                 seen=f"{slow:.1f} ms" if len(seconds) else "nothing to judge",
             )
         )
+    if wanted.max_ms is not None:
+        slow = 1000 * float(seconds[-1]) if len(seconds) else 0.0
+        checks.append(
+            Check(
+                name=f"no delivery in calm takes more than {wanted.max_ms:g} ms",
+                holds=slow <= wanted.max_ms,
+                seen=f"{slow:.1f} ms" if len(seconds) else "nothing to judge",
+            )
+        )
+    if wanted.eclipse_seconds is not None:
+        checks.append(
+            Check(
+                name=f"the mesh of every honest node is mostly honest within {wanted.eclipse_seconds:g} s",
+                holds=recorder.longest_eclipse <= wanted.eclipse_seconds,
+                seen=f"{recorder.longest_eclipse:g} s at the longest",
+            )
+        )
     return checks
 
 
@@ -169,6 +186,10 @@ def _training(recorder: Recorder) -> list[Check]:
         rounds = recorder.rounds.of(load.name)
         if wanted.rounds:
             checks.append(_finished(recorder, load.name, len(rounds), load.rounds))
+        if wanted.certified is not None:
+            certified = sum(not one.skipped for one in rounds)
+            name = f"{100 * wanted.certified:g} % of the rounds of {load.name} are certified"
+            checks.append(_share(name, certified, load.rounds, wanted.certified))
         if wanted.accuracy is not None:
             last = last_round(rounds)
             accuracy = None if last is None else median(last.accuracy)

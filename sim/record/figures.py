@@ -70,7 +70,21 @@ def _gossip_figures(recorder: Recorder) -> dict[str, Figure]:
         }
     if len(hops):
         figures |= {"hops_p50": int(percentile(hops, 0.5)), "hops_p99": int(percentile(hops, 0.99))}
-    return {**figures, "rejected_messages": recorder.rejections.total}
+    return {**figures, "rejected_messages": recorder.rejections.total, **_score_figures(recorder)}
+
+
+def _score_figures(recorder: Recorder) -> dict[str, Figure]:
+    """The worst that an honest node was thought of, and what became of adversaries."""
+    lowest = [score for score in recorder.scores.honest.low if not math.isnan(score)]
+    figures: dict[str, Figure] = {"honest_score_lowest": _round(min(lowest))} if lowest else {}
+    if recorder.scenario.adversaries:
+        medians = [score for score in recorder.scores.adversaries.median if not math.isnan(score)]
+        figures |= {
+            "adversary_score_median": _round(medians[-1]) if medians else None,
+            "adversaries_graylisted": recorder.graylistings,
+            "longest_eclipse_seconds": recorder.longest_eclipse,
+        }
+    return figures
 
 
 def _dht_figures(recorder: Recorder) -> dict[str, Figure]:

@@ -15,6 +15,7 @@ Rule = Literal[
     "honest nodes agree on the model of every round",
     "no honest node accuses another",
     "a mesh above its bound is pruned",
+    "no honest node graylists another",
 ]
 RULES: tuple[Rule, ...] = get_args(Rule)
 

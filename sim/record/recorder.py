@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from p2p.gossipsub.params import GossipsubParams
 from sim.record.invariants import Violations
 from sim.record.ledger import Ledger, Message
 from sim.record.presence import Presence
-from sim.record.series import Operations, Pending, PerSecond, Round, Rounds, Samples, short_hash
+from sim.record.series import Operations, Pending, PerSecond, Round, Rounds, Samples, Scores, short_hash
 from sim.record.trace import TraceHash
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sim.rung import Rung
     from sim.scenario.model import Scenario
 
+SCORES_EVERY = 5.0  # virtual seconds between two looks at the scores
+JUDGES = 64  # honest nodes whose scores are looked at: of a large network that is enough, and costs little
 OVERGROWN = 5  # samples in a row: a heartbeat prunes, and comes once a second
 EDGES = 1_000_000  # connections that are kept for the drawing
 FORGOTTEN = ("twice", "commitment")  # rules that a member breaks unknowingly when its disk was lost meanwhile
@@ -65,17 +68,23 @@ class Recorder:
         self.ledger = Ledger(scenario.peers)
         self.presence = Presence(scenario.peers)
         self.operations, self.rounds, self.samples = Operations(), Rounds(), Samples()
+        self.scores = Scores()
+        self.longest_eclipse = 0.0  # seconds
+        self._has_adversaries = bool(scenario.adversaries)
         self.duplicates, self.rejections = PerSecond(), PerSecond()
         self.connects, self.disconnects = PerSecond(), PerSecond()
         self.duplicates_of = array("Q", (0,)) * scenario.peers  # by node
         self.sent_by, self.received_by = array("Q"), array("Q")  # bytes by node, after `finish`
         self.accusations: dict[str, int] = {}  # by rule, of anybody
         self.waits: dict[str, int] = {}  # by reason
+        self.graylistings = 0  # of adversaries, by honest nodes
         self.violations = Violations()
         self._events = events
         self._topics = sorted({load.topic for load in scenario.gossip})
         self._mesh_high = GossipsubParams().mesh_high
-        self._overgrown: dict[tuple[int, str], int] = {}  # samples in a row above the bound
+        self._scores_at = 0.0
+        self._eclipsed: dict[tuple[int, str], float] = {}  # since when most of a mesh are adversaries
+        self._overgrown: dict[tuple[int, str], tuple[Sequence[int], int]] = {}  # and samples in a row of it
         self._forgetful: dict[int, None] = {}  # nodes that lost their disks
 
     @property
@@ -107,6 +116,9 @@ class Recorder:
             if rung.alive(node):
                 degrees.append(len(rung.connected(node)))
                 meshes += self._mesh_sizes(rung, node)
+        if self.scenario.gossip and self.heap.now >= self._scores_at:
+            self._scores_at = self.heap.now + SCORES_EVERY
+            self._look_at_scores(rung)
         samples.times.append(self.heap.now)
         samples.running.append(len(degrees))
         samples.degree.add(degrees)
@@ -175,6 +187,15 @@ class Recorder:
         self.trace.note(self.heap.now, "pruned", node, other, topic)
         if self._events is not None:
             self._events.prune(self.heap.now, node, other, topic)
+
+    def graylisted(self, node: int, other: int) -> None:
+        """The node's router hears nothing from `other` any more."""
+        self.trace.note(self.heap.now, "graylisted", node, other)
+        if self.honest(node) and self.honest(other):
+            seen = f"node {other} is not heard any more"
+            self.violations.add(self.heap.now, node, "no honest node graylists another", seen)
+        elif self.honest(node):
+            self.graylistings += 1
 
     def published(self, node: int, topic: str, message_id: bytes, size: int) -> None:
         """The node published a message of `size` payload bytes."""
@@ -291,18 +312,45 @@ class Recorder:
             self.violations.add(now, node, "nobody gets a message before it is published", seen)
         return self.ledger.publish(message_id, topic, origin, 0, now)
 
+    def _note_eclipse(self, node: int, topic: str, mesh: Sequence[int]) -> None:
+        """Keeps the longest time that more than half of an honest node's mesh were adversaries."""
+        others = sum(not self.honest(other) for other in mesh)
+        if 2 * others <= len(mesh) or self.heap.now < self.scenario.checks.eclipse_after:
+            self._eclipsed.pop((node, topic), None)
+            return
+        since = self._eclipsed.setdefault((node, topic), self.heap.now)
+        self.longest_eclipse = max(self.longest_eclipse, self.heap.now - since)
+
+    def _look_at_scores(self, rung: Rung) -> None:
+        """What honest nodes think of their peers, the honest ones and the others."""
+        honest: list[float] = []
+        adversaries: list[float] = []
+        there = (node for node in range(self.scenario.peers) if self.honest(node) and rung.alive(node))
+        for node in islice(there, JUDGES):
+            for other, score in rung.scores(node).items():
+                (honest if self.honest(other) else adversaries).append(score)
+        self.scores.times.append(self.heap.now)
+        self.scores.honest.add(honest)
+        self.scores.adversaries.add(adversaries)
+
     def _mesh_sizes(self, rung: Rung, node: int) -> list[int]:
         """The node's meshes; one that stays above its bound while nothing is wrong is a violation."""
         now, sizes = self.heap.now, []
         for topic in self._topics:
             if not self.presence.listens(node, topic):
                 continue
-            size = len(rung.mesh(node, topic))
+            mesh = rung.mesh(node, topic)
+            size = len(mesh)
             sizes.append(size)
+            if self._has_adversaries and self.honest(node):
+                self._note_eclipse(node, topic, mesh)
             if size <= self._mesh_high:
                 self._overgrown.pop((node, topic), None)
                 continue
-            samples = self._overgrown[node, topic] = self._overgrown.get((node, topic), 0) + 1
+            before, samples = self._overgrown.get((node, topic), ([], 0))
+            pruned = any(other not in mesh for other in before)  # and others came, who were many
+            samples = 1 if pruned else samples + 1
+            self._overgrown[node, topic] = (mesh, samples)
             if samples == OVERGROWN and self.honest(node) and self.calm(max(0.0, now - OVERGROWN), now):
                 seen = f"{size} mesh peers of {topic} instead of {self._mesh_high} at most"
                 self.violations.add(now, node, "a mesh above its bound is pruned", seen)

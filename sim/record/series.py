@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import nan
 
 KINDS = ("find", "put", "get")
 _HASH = 8  # bytes of a result's SHA-256 that are kept
@@ -46,6 +47,31 @@ class Spread:
         self.low.append(ordered[0])
         self.median.append(ordered[len(ordered) // 2])
         self.high.append(ordered[-1])
+
+
+class Percentiles:
+    """How scores are spread over pairs of peers, sample by sample; NaN when there is nobody."""
+
+    def __init__(self) -> None:
+        self.low, self.fifth, self.median, self.high = array("d"), array("d"), array("d"), array("d")
+
+    def add(self, values: Sequence[float]) -> None:
+        """One more sample."""
+        ordered = sorted(values) or [nan]
+        last = len(ordered) - 1
+        self.low.append(ordered[0])
+        self.fifth.append(ordered[last // 20])
+        self.median.append(ordered[last // 2])
+        self.high.append(ordered[last])
+
+
+class Scores:
+    """What gossipsub thinks of peers, every few virtual seconds, as honest nodes see them."""
+
+    def __init__(self) -> None:
+        self.times = array("d")
+        self.honest = Percentiles()
+        self.adversaries = Percentiles()
 
 
 class Samples:

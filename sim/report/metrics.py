@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from math import inf
+from math import inf, isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ def metrics_of(outcome: Outcome) -> Metrics:
         "connections": _counts(recorder.samples.degree.last),
         "mesh": _counts(recorder.samples.mesh.last),
         "samples": _samples(recorder),
+        "scores": _scores(recorder),
         "per_second": _per_second(recorder),
         "bytes": {"sent": list(recorder.sent_by), "received": list(recorder.received_by)},
         "rounds": {task: _rounds(recorder, task) for task in recorder.rounds.tasks()},
@@ -105,6 +106,17 @@ def _samples(recorder: Recorder) -> Metrics:
         "mesh_median": list(samples.mesh.median),
         "mesh_high": list(samples.mesh.high),
     }
+
+
+def _scores(recorder: Recorder) -> Metrics:
+    """What honest nodes think of honest ones and of adversaries; None where there is nobody."""
+    scores = recorder.scores
+    found: Metrics = {"at": list(scores.times)}
+    for name, spread in (("honest", scores.honest), ("adversaries", scores.adversaries)):
+        for part in ("low", "fifth", "median", "high"):
+            values = getattr(spread, part)
+            found[f"{name}_{part}"] = [None if isnan(value) else round(value, 3) for value in values]
+    return found
 
 
 def _per_second(recorder: Recorder) -> Metrics:

@@ -154,6 +154,30 @@ def _degrees_over_time(metrics: Metrics) -> Figure | None:
     return figure
 
 
+def _scores(metrics: Metrics) -> Figure | None:
+    """The two distributions over time; far below zero on a logarithmic axis."""
+    series = metrics["scores"]
+    if len(series["at"]) < 2 or not any(series["honest_median"]):
+        return None
+    title = "What honest nodes think of their peers: median, 5 % to highest, and the lowest"
+    figure, axes = new_figure(title, "virtual seconds", "score in gossipsub")
+    for name, colour in (("honest", BLUE), ("adversaries", RED)):
+        rows = [
+            (at, *(series[f"{name}_{part}"][index] for part in ("low", "fifth", "median", "high")))
+            for index, at in enumerate(series["at"])
+            if series[f"{name}_median"][index] is not None
+        ]
+        if rows:
+            at, low, fifth, middle, high = zip(*rows, strict=True)
+            axes.fill_between(at, fifth, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(at, middle, color=colour, label=name)
+            axes.plot(at, low, color=colour, linestyle=":", linewidth=1.2)
+    axes.set_yscale("symlog", linthresh=5)
+    axes.yaxis.set_major_formatter(_plain)
+    _whole_time(axes, metrics)
+    return figure
+
+
 def _hops(metrics: Metrics) -> Figure | None:
     hops = metrics["hops"]
     shown = [
@@ -293,6 +317,10 @@ _PLOTS: dict[str, tuple[Callable[[Metrics], Figure | None], str]] = {
     "copies": (_copies, "Redundancy is what makes gossip robust, and what it costs."),
     "degrees": (_degrees, "Of the nodes that run at the end."),
     "degrees-over-time": (_degrees_over_time, "Sampled once per virtual second, over the nodes that run."),
+    "scores": (
+        _scores,
+        "Sampled every five virtual seconds; below zero a peer is in no mesh, dotted: the lowest.",
+    ),
     "lookup-hops": (_hops, "Queries of each operation, those that failed among them."),
     "accuracy": (_accuracy, "As the honest members measure it when they are through with a round."),
     "bandwidth": (_bandwidth, "Bytes that the network carried, divided by the length of the run."),

@@ -103,9 +103,15 @@ def _tasks(scenario: Scenario) -> Iterator[str]:
 def _selections(scenario: Scenario) -> Iterator[str]:
     parts = [(f"faults[{number}]", fault.who) for number, fault in enumerate(scenario.faults)]
     parts += [(f"adversaries[{number}]", part.who) for number, part in enumerate(scenario.adversaries)]
+    parts = [(f"{path}.who", who) for path, who in parts]
+    parts += [
+        (f"adversaries[{number}].dials", part.dials)
+        for number, part in enumerate(scenario.adversaries)
+        if part.dials is not None and part.dials != "publishers"
+    ]
     for path, who in parts:
         if who.count > scenario.peers:
-            yield f"{path}.who.count: {who.count} of {scenario.peers} peers; write at most {scenario.peers}"
+            yield f"{path}.count: {who.count} of {scenario.peers} peers; write at most {scenario.peers}"
         for node in who.nodes:
             if node >= scenario.peers:
-                yield f"{path}.who.nodes: there is no node {node}; write 0 to {scenario.peers - 1}"
+                yield f"{path}.nodes: there is no node {node}; write 0 to {scenario.peers - 1}"

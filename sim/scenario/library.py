@@ -104,7 +104,9 @@ def _fit(value: dict[str, Any], peers: int) -> None:
     for task in value["task"]:
         task["members"] = min(task["members"], peers)
     for part in (*value["faults"], *value["adversaries"]):
-        part["who"]["count"] = min(part["who"]["count"], peers)
+        for who in (part["who"], part.get("dials")):
+            if isinstance(who, dict):
+                who["count"] = min(who["count"], peers)
 
 
 def _first_problem(exc: ValidationError) -> str:

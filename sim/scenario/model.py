@@ -105,6 +105,7 @@ class GossipLoad(Model):
     size: Annotated[int, Field(ge=1, le=1 << 20)] = 200  # bytes
     publishers: _Share = 1.0
     subscribers: _Share = 1.0
+    rate_known: bool = False  # the nodes are told the rate, and judge their mesh peers by it
     start: _Seconds = 5.0
     seconds: _Positive = 10.0
 
@@ -137,6 +138,7 @@ class TaskLoad(Model):
     train_seconds: _Positive = 2.0  # modelled time of one local training, the median over the nodes
     train_deadline: _Positive = 20.0
     phase_deadline: _Positive = 5.0
+    kill_seconds: _Seconds = 0.0  # kill -9 of a random member in every round, for so long on average; 0: none
     start: _Seconds = 5.0
 
 
@@ -273,10 +275,15 @@ AnyFault = Annotated[
 
 
 class Adversary(Model):
-    """Nodes that run our own machines with a rule changed; the roles are in sim/adversaries.py."""
+    """Nodes that run our own machines with a rule changed; the roles are in sim/adversaries.py.
+
+    With `dials` they have no place in the topology: each dials those honest nodes instead, drawn for itself.
+    """
 
     role: str
     who: Selection
+    dials: Selection | Literal["publishers"] | None = None
+    addresses: Annotated[int, Field(ge=0, le=250)] = 0  # public IPs that they share; 0: one each, and private
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -292,11 +299,15 @@ class Checks(Model):
     delivery: _Share | None = 1.0  # of the messages published while nothing was wrong
     delivery_under_faults: _Share | None = None  # of all others
     p99_ms: Annotated[float, Field(gt=0)] | None = None  # of deliveries published while nothing was wrong
+    max_ms: Annotated[float, Field(gt=0)] | None = None  # of the slowest of them
+    eclipse_seconds: _Seconds | None = None  # longest that most of an honest node's mesh are adversaries
+    eclipse_after: _Seconds = 0.0  # when that begins to count: adversaries may be honest until then
     finds: _Share | None = 0.95  # share of look-ups that end well while nothing is wrong
     puts: _Share | None = 0.95
     gets: _Share | None = 0.95  # share of gets that return the value that was put
     dht_seconds: Annotated[float, Field(gt=0)] = 120.0  # every DHT operation ends within, whatever goes wrong
     rounds: bool = True  # every member that runs at the end is through with every round
+    certified: _Share | None = None  # share of a task's rounds that end with a certificate, not skipped
     accuracy: _Share | None = None  # of the last model
 
 

@@ -20,6 +20,8 @@ from p2p.gossipsub import (
     open_gossipsub,
     sha256_message_id,
 )
+from p2p.gossipsub import rpc_pb2 as pb
+from p2p.gossipsub.driver import DIALS_AT_ONCE, MAX_INTRODUCED
 from p2p.gossipsub.events import Action, Deliver, Published, SendRpc
 from p2p.gossipsub.inbound import MESSAGES_AT_ONCE
 from p2p.gossipsub.link import REOPEN_FIRST, REOPEN_MAX, WRITE_TIMEOUT, WRITES_AT_ONCE, Link
@@ -29,9 +31,10 @@ from p2p.gossipsub.wire import MAX_RPC, VERSIONS, Prune, Rpc, decode_rpc, encode
 from p2p.gossipsub.wire import Subscription as Entry
 from p2p.host import Host
 from p2p.peer_id import PeerId
+from p2p.peer_record import sign_record
 from p2p.stream import Stream
 from tests.gossipsub.support import SEQNO, signed
-from tests.support import connect, open_memory_hosts
+from tests.support import connect, key_number, open_memory_hosts
 
 SUBSCRIBE = Rpc(subscriptions=(Entry(topic="t", subscribe=True),))
 
@@ -759,3 +762,103 @@ async def test_gossipsub_can_be_cancelled_at_any_point(steps: int) -> None:
         assert not any(protocol in VERSIONS for protocol in host._handlers)
         await wait_all_tasks_blocked()
         assert not pubsub._inbound
+
+
+# Scores
+
+
+async def test_an_application_sees_and_moves_scores(autojump_clock: MockClock) -> None:
+    async with open_pair() as (one, other, subscription):
+        [peer] = one.peers("t")
+        assert other.scores().keys() == {one._host.peer_id}
+        assert one.scores() == {peer: 0.0}
+        one.set_application_score(peer, -90.0)
+        assert one.score(peer) == -90.0
+        assert one.graylisted() == [peer]
+        await trio.sleep(2)
+        assert one.mesh("t") == []
+        one.publish("t", b"not for you")
+        one.set_application_score(peer, 0.0)
+        one.publish("t", b"data")
+        assert (await receive(subscription)).data == b"data"
+        assert one.graylisted() == []
+
+
+async def test_a_graylisted_peer_is_not_even_decoded(autojump_clock: MockClock) -> None:
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        with pubsub.subscribe("t") as subscription:
+            stream = await say(stranger, host.peer_id, SUBSCRIBE)
+            await pubsub.wait_for_peers("t", 1)
+            pubsub.set_application_score(stranger.peer_id, -90.0)
+            await stream.send_all(encode_delimited(b"\xff\xff"))  # would end the stream
+            await stream.send_all(encode_delimited(encode_rpc(Rpc(messages=(signed(2, "t", b"lost"),)))))
+            await trio.sleep(1)
+            pubsub.set_application_score(stranger.peer_id, 0.0)
+            await stream.send_all(encode_delimited(encode_rpc(Rpc(messages=(signed(2, "t", b"data", 7),)))))
+            assert (await receive(subscription)).data == b"data"
+
+
+async def test_a_rate_lets_silent_mesh_peers_lose_score_and_there_is_an_end_to_rates(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_pubsubs(1) as (_, (pubsub,)):
+        for number in range(64):
+            pubsub.expect_rate(f"t{number}", 10.0)
+        with pytest.raises(LocalProtocolError, match="too many topics"):
+            pubsub.expect_rate("one more", 10.0)
+        pubsub.expect_rate("t0", 0.0)
+        pubsub.expect_rate("one more", 10.0)
+
+
+def introduction(*records: bytes) -> bytes:
+    """An RPC with a PRUNE that names others."""
+    infos = [pb.PeerInfo(record=record) for record in records]
+    return encode_delimited(
+        pb.RPC(control=pb.Control(prune=[pb.Prune(topic="t", peers=infos)])).SerializeToString()
+    )
+
+
+async def test_peers_that_a_trusted_one_names_are_dialed_and_nonsense_is_not(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_memory_hosts(4) as (host, stranger, friend, other), open_gossipsub(host) as pubsub:
+        await connect(host, stranger)
+        Script(stranger)
+        good = sign_record(friend.key, 1, friend.addresses())
+        forged = bytearray(sign_record(other.key, 1, other.addresses()).envelope)
+        forged[-1] ^= 1
+        nowhere = sign_record(key_number(77), 1, other.addresses())
+        own = sign_record(host.key, 1, host.addresses())
+        stream = await say(stranger, host.peer_id, SUBSCRIBE)
+        names = introduction(good.envelope, good.envelope, bytes(forged), nowhere.envelope, own.envelope)
+        with pubsub.subscribe("t"):
+            await pubsub.wait_for_peers("t", 1)
+            await stream.send_all(names)
+            await trio.sleep(30)
+            assert friend.peer_id not in host.peers()
+            pubsub.set_application_score(stranger.peer_id, 10.0)
+            await stream.send_all(names)
+            with trio.fail_after(30):
+                await host.wait_for_peer(friend.peer_id)
+            await trio.sleep(60)
+            assert host.peers() == [stranger.peer_id, friend.peer_id]
+            assert not pubsub._introduced
+
+
+async def test_no_more_introductions_wait_than_there_is_room_for(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialed: list[PeerId] = []
+
+    async def hang(peer: PeerId) -> None:
+        dialed.append(peer)
+        await trio.sleep_forever()
+
+    async with open_with_stranger() as (pubsub, host, _):
+        monkeypatch.setattr(host, "connect", hang)
+        records = [sign_record(key_number(number), 1, ()).envelope for number in range(100, 300)]
+        pubsub._introduce(records)
+        await wait_all_tasks_blocked()
+        assert len(pubsub._introduced) == MAX_INTRODUCED
+        assert len(dialed) == DIALS_AT_ONCE

@@ -176,3 +176,15 @@ def test_more_recent_ids_than_a_peer_heeds_are_chosen_from_at_random() -> None:
     chosen = gossip.choose_ids(some_ids(2 * MAX_IDS))
     assert len(set(chosen)) == MAX_IDS
     assert sorted(chosen) != sorted(gossip.choose_ids(some_ids(2 * MAX_IDS)))
+
+
+def test_a_request_of_which_nothing_came_is_a_broken_promise() -> None:
+    gossip = make_gossip()
+    gossip.handle_ihave(A, some_ids(4), unseen, 0.0)
+    gossip.handle_ihave(B, some_ids(4), unseen, 0.0)
+    gossip.handle_ihave(A, [b"later"], unseen, 1.0)
+    assert gossip.handle_heartbeat(2.9) == {}
+    gossip.arrived(b"id0")
+    assert gossip.handle_heartbeat(3.0) == {A: 0.75, B: 0.75}
+    assert gossip.handle_heartbeat(4.0) == {A: 1.0}
+    assert gossip.handle_heartbeat(5.0) == {}

@@ -153,3 +153,17 @@ def test_a_peer_that_says_little_in_a_turn_begins_it_anew() -> None:
 def test_garbage_in_a_small_rpc_is_malformed() -> None:
     with pytest.raises(RemoteProtocolError):
         Inbound().receive_whole(b"\x83\x01\x12" + b"\xff" * 130, 0.0)
+
+
+@given(cuts=st.lists(st.integers(1, 400)))
+def test_what_is_skipped_is_never_decoded_and_what_follows_is_whole(cuts: list[int]) -> None:
+    inbound = Inbound()
+    begun = encoded(*of_messages(3))
+    data = encode_delimited(b"no RPC at all") + encoded(*of_messages(MESSAGES_AT_ONCE + 1)) + begun[:50]
+    for size in [*cuts, len(data)]:
+        inbound.skip_data(data[:size])
+        data = data[size:]
+    assert inbound.next_rpc() is None
+    assert not inbound.turn_over
+    inbound.receive_data(begun[50:])
+    assert messages(turn(inbound)) == MESSAGES[:3]

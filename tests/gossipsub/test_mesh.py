@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from p2p.gossipsub.fanout import MAX_FANOUT, Fanout
 from p2p.gossipsub.mesh import Backoffs, Mesh
 from p2p.gossipsub.params import GossipsubParams
+from p2p.gossipsub.score import PeerScores
 from p2p.peer_id import PeerId
 from tests.gossipsub.support import peer_number
 
@@ -18,9 +19,14 @@ A, B = PEERS[:2]
 
 
 def make_mesh(candidates: dict[PeerId, bool] | None = None, seed: int = 0) -> Mesh:
-    mesh = Mesh(PARAMS, random.Random(seed))
+    return scored_mesh(candidates, seed)[0]
+
+
+def scored_mesh(candidates: dict[PeerId, bool] | None = None, seed: int = 0) -> tuple[Mesh, PeerScores]:
+    scores = PeerScores(PARAMS.score)
+    mesh = Mesh(PARAMS, random.Random(seed), scores)
     mesh.join("t", (), candidates or {}, 0.0)
-    return mesh
+    return mesh, scores
 
 
 def inbound(count: int, start: int = 0) -> dict[PeerId, bool]:
@@ -38,7 +44,7 @@ def test_joining_grafts_as_many_as_the_mesh_aims_for() -> None:
 
 
 def test_joining_prefers_the_peers_of_the_fanout() -> None:
-    mesh = Mesh(PARAMS, random.Random(0))
+    mesh = Mesh(PARAMS, random.Random(0), PeerScores(PARAMS.score))
     preferred = PEERS[10:14]
     grafted = mesh.join("t", [*preferred, PEERS[39]], inbound(20), 0.0)
     assert list(grafted[:4]) == preferred
@@ -126,7 +132,7 @@ def test_a_prune_for_a_topic_that_we_did_not_join_leaves_no_trace() -> None:
 def test_backoffs_are_bounded_and_forgotten_when_over() -> None:
     backoffs = Backoffs(slack=2.0, capacity=10)
     for peer in PEERS[:20]:
-        backoffs.add("t", peer, 60.0)
+        backoffs.add("t", peer, 60.0, 0.0)
     assert len(backoffs) == 10
     backoffs.expire(61.9)
     assert len(backoffs) == 10
@@ -259,3 +265,57 @@ def test_fanout_topics_are_bounded_and_the_longest_unused_goes() -> None:
     assert len(topics.topics) == MAX_FANOUT
     assert "1" not in topics.topics
     assert {"0", "new"} <= set(topics.topics)
+
+
+# Scores
+
+
+def test_who_has_a_bad_score_is_pruned_refused_and_not_grafted() -> None:
+    mesh, scores = scored_mesh()
+    fill(mesh, 6)
+    scores.set_application_score(A, -1.0)
+    scores.handle_connected(A, None)
+    change = mesh.maintain("t", inbound(6), 1.0)
+    assert change.pruned == (A,)
+    assert change.grafted == ()
+    assert mesh.backoffs.refuses("t", A, 60.9)
+    for later in (100.0, 200.0):
+        assert not mesh.handle_graft("t", A, outbound=True, now=later)
+        assert not mesh.admit("t", A, later)
+    assert A not in mesh.maintain("t", inbound(6), 400.0).grafted
+    mesh.leave("t", 500.0)
+    assert A not in mesh.join("t", [A], inbound(3), 600.0)
+    assert not scores._penalties  # to try was no fault
+
+
+def test_the_best_stay_when_a_mesh_is_pruned_and_two_that_we_dialed() -> None:
+    for seed in range(20):
+        mesh, scores = scored_mesh(seed=seed)
+        fill(mesh, 20, outbound=True)
+        for peer in PEERS[10:14]:
+            scores.set_application_score(peer, 3.0)
+            scores.handle_connected(peer, None)
+        candidates = inbound(20) | {PEERS[3]: True, PEERS[7]: True}
+        change = mesh.maintain("t", candidates, 1.0)
+        assert len(change.pruned) == 14
+        assert mesh.contains("t", PEERS[3])
+        assert mesh.contains("t", PEERS[7])
+        assert all(mesh.contains("t", peer) for peer in PEERS[10:14])
+
+
+def test_a_poor_mesh_gets_two_better_peers_when_it_is_time() -> None:
+    mesh, scores = scored_mesh()
+    fill(mesh, 6)
+    for peer in PEERS[20:25]:
+        scores.set_application_score(peer, 0.5)
+        scores.handle_connected(peer, None)
+    candidates = inbound(40)
+    assert mesh.maintain("t", candidates, 1.0).grafted == ()
+    grafted = mesh.maintain("t", candidates, 2.0, opportunistic=True).grafted
+    assert len(grafted) == 2
+    assert all(peer in PEERS[20:25] for peer in grafted)
+    for peer in PEERS[:6]:
+        scores.set_application_score(peer, 1.0)
+        scores.handle_connected(peer, None)
+    assert mesh.maintain("t", candidates, 3.0, opportunistic=True).grafted == ()  # good enough
+    assert make_mesh().maintain("t", {}, 1.0, opportunistic=True).grafted == ()

@@ -8,12 +8,14 @@ from p2p.errors import LocalProtocolError
 from p2p.gossipsub.events import (
     Action,
     InboundOpened,
+    Introduced,
     Join,
     Leave,
     PeerGone,
     Publish,
     Published,
     PubsubMessage,
+    SendRpc,
     StreamLost,
     StreamOpened,
     ValidatorFailed,
@@ -270,17 +272,35 @@ def test_a_graft_beyond_the_upper_bound_is_pruned_unless_we_dialed_the_peer() ->
     assert len(router.mesh("t")) == 13
 
 
-def test_graft_spam_within_the_backoff_gets_one_prune_an_rpc_and_never_the_mesh() -> None:
+def test_graft_spam_within_the_backoff_gets_a_few_prunes_and_then_nothing() -> None:
     router = joined(1)
     receive(router, A, Rpc(prune=(Prune(topic="t", backoff=60),)))
-    for second in range(50):
-        actions = receive(router, A, Rpc(graft=("t",) * 1000), now=float(second))
-        assert actions == receive(router, A, Rpc(graft=("t",)), now=float(second))
+    for _ in range(4):  # the first may have crossed our PRUNE, the others are early
+        actions = receive(router, A, Rpc(graft=("t",) * 1000), now=1.0)
         assert sent(actions, A) == [Rpc(prune=(Prune(topic="t", backoff=60),))]
+    assert router.scores.is_graylisted(A)
+    assert receive(router, A, Rpc(graft=("t",)), now=1.0) == []
     assert router.mesh("t") == []
-    # every early GRAFT started the backoff anew
-    assert control(receive(router, A, Rpc(graft=("t",)), now=108.9), A).prune
-    assert receive(router, A, Rpc(graft=("t",)), now=169.0) == []
+
+
+def test_every_early_graft_starts_the_backoff_anew() -> None:
+    router = joined(1)
+    receive(router, A, Rpc(prune=(Prune(topic="t", backoff=60),)))
+    assert control(receive(router, A, Rpc(graft=("t",)), now=58.9), A).prune
+    assert control(receive(router, A, Rpc(graft=("t",)), now=118.8), A).prune
+    assert receive(router, A, Rpc(graft=("t",)), now=178.8) == []
+    assert router.mesh("t") == [A]
+
+
+def test_a_graft_that_crossed_our_prune_is_no_fault_and_one_soon_after_is_two() -> None:
+    scores = []
+    for grafts in ((1.9,), (1.0, 1.1), (2.1,), (9.9,), (10.1,)):
+        router = joined(1)
+        receive(router, A, Rpc(prune=(Prune(topic="t"),)))
+        for now in grafts:
+            receive(router, A, Rpc(graft=("t",)), now=now)
+        scores.append(router.scores._penalties.get(A, 0.0))
+    assert scores == [0.0, 2.0, 2.0, 2.0, 1.0]
 
 
 def test_a_graft_of_a_peer_with_too_many_topics_is_pruned() -> None:
@@ -541,7 +561,7 @@ def test_a_forged_message_does_not_keep_the_true_one_out() -> None:
     assert delivered(receive(router, A, Rpc(messages=(true,)))) == [true.data]
 
 
-def test_an_invalid_signature_flood_is_counted_and_leaves_no_trace() -> None:
+def test_an_invalid_signature_flood_is_not_heard_after_ten_messages_and_leaves_no_trace() -> None:
     router = joined(3)
     true = signed(2, "t", b"data")
     for number in range(100):
@@ -553,7 +573,8 @@ def test_an_invalid_signature_flood_is_counted_and_leaves_no_trace() -> None:
             signature=bytes(64),
         )
         assert receive(router, B, Rpc(messages=(decode_message(raw),))) == []
-    assert router.counters.rejected == 100
+    assert router.counters.rejected < 10
+    assert router.scores.graylisted() == [B]
     assert len(router._intake.seen) == len(router._history) == 0
 
 
@@ -616,7 +637,9 @@ def test_a_message_that_the_validator_does_not_accept_goes_no_further(verdict: V
     assert router.counters.rejected == (verdict is Verdict.REJECT)
     assert router.counters.ignored == (verdict is Verdict.IGNORE)
     assert router.counters.duplicates == 1
-    assert heartbeat(router) == []  # it is not advertised
+    assert router.scores.score(A) == -(verdict is Verdict.REJECT)  # which is not forgiven, if it is alone
+    assert not any(rpc.ihave for peer in (A, B, C) for rpc in sent(heartbeat(router), peer))
+    assert (A in router.mesh("t")) == (verdict is Verdict.IGNORE)
 
 
 def test_a_validator_sees_the_verified_message_of_its_topic_only() -> None:
@@ -728,3 +751,148 @@ def test_a_message_that_a_peer_refused_is_not_forwarded_to_it() -> None:
     actions = receive(router, A, Rpc(messages=(message,)))
     assert [rpc.messages for rpc in sent(actions, B)] == [()]  # our own refusal only
     assert sent(actions, C)[-1].messages == (message,)
+
+
+# Scores
+
+
+def lower(router: Router, peer: PeerId, score: float) -> None:
+    router.scores.set_application_score(peer, score)
+    assert router.scores.score(peer) == score
+
+
+def test_who_is_graylisted_is_not_heard_at_all() -> None:
+    router = joined(2)
+    lower(router, A, -81.0)
+    message = signed(2, "t", b"data")
+    everything = Rpc(
+        subscriptions=subscriptions("u"),
+        messages=(message,),
+        graft=("t",),
+        prune=(Prune(topic="t"),),
+        ihave=(IHave(topic="t", ids=(b"id",)),),
+        iwant=(b"id",),
+        idontwant=(b"id",),
+    )
+    assert receive(router, A, everything) == []
+    assert router.subscribers("u") == []
+    assert A in router.mesh("t")  # until the heartbeat
+    lower(router, A, -80.0)
+    assert delivered(receive(router, A, Rpc(messages=(message,)))) == [b"data"]
+
+
+def test_gossip_goes_to_and_counts_of_nobody_below_its_threshold() -> None:
+    for score, heeded in ((-10.0, True), (-10.1, False)):
+        router = joined(0)
+        for number in range(2, 4):
+            open_peer(router, number)
+        router.handle(Publish(topic="t", data=b"data"), 0.0)
+        for peer in (A, B):
+            receive(router, peer, Rpc(subscriptions=subscriptions("t"), prune=(Prune(topic="t"),)))
+        receive(router, A, Rpc(prune=(Prune(topic="t"),)))
+        receive(router, B, Rpc(prune=(Prune(topic="t"),)))
+        lower(router, A, score)
+        asked = sent(receive(router, A, Rpc(ihave=(IHave(topic="t", ids=(b"id",)),))), A)
+        assert [rpc.iwant for rpc in asked] == ([(b"id",)] if heeded else [])
+        message_id = peer_number(1).raw + SEQNO.to_bytes(8, "big")
+        answers = sent(receive(router, A, Rpc(iwant=(message_id,))), A)
+        assert [len(rpc.messages) for rpc in answers] == [1] * heeded
+        actions = heartbeat(router)
+        assert any(rpc.ihave for rpc in sent(actions, B))
+        assert any(rpc.ihave for rpc in sent(actions, A)) == heeded
+
+
+@pytest.mark.parametrize("flood", [True, False])
+def test_what_we_publish_goes_to_nobody_below_the_threshold(flood: bool) -> None:
+    router = joined(2, flood_publish=flood)
+    floodsub = open_peer(router, 4, ["t"], version=Version.FLOODSUB)
+    lower(router, A, -50.1)
+    lower(router, floodsub, -50.1)
+    actions = router.handle(Publish(topic="t", data=b"data"), 0.0)
+    assert [action.peer for action in actions if isinstance(action, SendRpc)] == [B]
+    message = signed(3, "t", b"data")
+    assert sent(receive(router, B, Rpc(messages=(message,))), floodsub) == []
+    lower(router, floodsub, -50.0)
+    message = signed(3, "t", b"data", SEQNO + 1)
+    assert len(sent(receive(router, B, Rpc(messages=(message,))), floodsub)) == 1
+
+
+def test_a_score_below_zero_is_the_end_in_the_mesh_and_above_it_of_nothing() -> None:
+    router = joined(3)
+    lower(router, A, -0.1)
+    assert control(heartbeat(router), A).prune == (Prune(topic="t", backoff=60),)
+    assert router.mesh("t") == [B, C]
+
+
+def test_introductions_are_taken_of_trusted_peers_only() -> None:
+    prune = Prune(topic="t", records=(b"record",))
+    for score, taken in ((9.9, False), (10.0, True)):
+        router = joined(1)
+        lower(router, A, score)
+        actions = receive(router, A, Rpc(prune=(prune,)))
+        assert actions == ([Introduced(records=(b"record",))] if taken else [])
+
+
+def test_promises_that_are_never_kept_cost_the_mesh_within_three_heartbeats_of_the_first() -> None:
+    router = joined(2)
+    for second in range(8):
+        ids = tuple(b"%d %d" % (second, number) for number in range(100))
+        receive(router, A, Rpc(ihave=(IHave(topic="t", ids=ids),)), second + 0.5)
+        heartbeat(router)
+    assert router.scores.is_negative(A)  # the first was broken at 3.5 s
+    assert router.mesh("t") == [B]
+    for second in range(8, 12):
+        receive(router, A, Rpc(ihave=(IHave(topic="t", ids=(b"%d" % second,)),)), second + 0.5)
+        heartbeat(router)
+    assert router.scores.is_graylisted(A)
+
+
+def test_malformed_messages_and_bad_signatures_lower_the_score_and_copies_do_not() -> None:
+    router = joined(2)
+    message = signed(2, "t", b"data")
+    for peer in (A, B, A, B):
+        receive(router, peer, Rpc(messages=(message,)))
+    assert not router.scores.is_negative(A)
+    raw = encode_message(origin=message.origin, data=b"", seqno=b"short", topic="t", signature=b"s")
+    receive(router, A, Rpc(messages=(decode_message(raw),)))
+    assert router.scores.score(A) < 0
+    own = signed(1, "t", b"ours")
+    receive(router, B, Rpc(messages=(own,)))
+    assert not router.scores.is_negative(B)
+
+
+def test_who_reconnects_keeps_its_penalties() -> None:
+    router = joined(2)
+    for _ in range(10):
+        router.scores.handle_invalid("t", A)
+    router.handle(PeerGone(peer=A), 1.0)
+    assert not router.scores.is_graylisted(A)
+    open_peer(router, 2, ["t"], now=2.0)
+    assert router.scores.is_graylisted(A)
+    assert A not in router.mesh("t")
+
+
+def test_mesh_peers_are_judged_by_what_they_bring_where_the_rate_is_known() -> None:
+    router = joined(3)
+    router.scores.expect_rate("t", 10.0)
+    for second in range(12):
+        for number in range(10):
+            message = signed(9, "t", b"data", SEQNO + 10 * second + number)
+            receive(router, A, Rpc(messages=(message,)), second + 0.1)
+            receive(router, B, Rpc(messages=(message,)), second + 0.2)
+        heartbeat(router)
+    assert router.mesh("t") == [A, B]
+    assert router.scores.is_negative(C)
+
+
+def test_every_sixtieth_heartbeat_looks_for_better_peers() -> None:
+    router = joined(6)
+    for number in range(10, 14):
+        peer = open_peer(router, number, ["t"])
+        lower(router, peer, 0.9)
+    sizes = []
+    for _ in range(60):
+        heartbeat(router)
+        sizes.append(len(router.mesh("t")))
+    assert sizes[:59] == [5] * 59
+    assert sizes[59] == 7

@@ -13,6 +13,7 @@ from p2p.gossipsub.wire import (
     MAX_ENTRIES,
     MAX_ID,
     MAX_IDS,
+    MAX_PX,
     MAX_RPC,
     MAX_SENT_UNWANTED_IDS,
     MAX_TOPIC,
@@ -125,9 +126,18 @@ def test_unknown_fields_are_skipped_and_kept_in_forwarded_messages() -> None:
     assert encode_rpc(rpc) == field(2, extended)
 
 
-def test_peers_to_connect_to_instead_are_ignored_in_prune() -> None:
-    prune = field(1, b"t") + field(2, field(1, b"peer") + field(2, b"record")) + b"\x18\x0a"
-    assert decode_rpc(field(3, field(4, prune))).prune == (Prune(topic="t", backoff=10),)
+def test_peers_to_connect_to_instead_are_taken_from_prune_if_they_signed_where_they_are() -> None:
+    peers = field(2, field(1, b"peer") + field(2, b"record")) + field(2, field(1, b"peer")) + field(2, b"")
+    prune = field(1, b"t") + peers + b"\x18\x0a"
+    expected = Prune(topic="t", backoff=10, records=(b"record",))
+    assert decode_rpc(field(3, field(4, prune))).prune == (expected,)
+    assert encode_rpc(Rpc(prune=(expected,))) == encode_rpc(Rpc(prune=(Prune(topic="t", backoff=10),)))
+
+
+def test_no_more_than_sixteen_peers_are_taken_from_a_prune() -> None:
+    prune = field(1, b"t") + b"".join(field(2, field(2, b"%d" % number)) for number in range(100))
+    [found] = decode_rpc(field(3, field(4, prune))).prune
+    assert found.records == tuple(b"%d" % number for number in range(MAX_PX))
 
 
 def test_message_fields_out_of_order_are_read() -> None:

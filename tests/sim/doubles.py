@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -70,8 +70,8 @@ class FakeRung:
         self.others[node].pop(other, None)
         self.others[other].pop(node, None)
 
-    def subscribe(self, node: int, topic: str) -> None:
-        self._note("subscribe", node, topic)
+    def subscribe(self, node: int, topic: str, rate: float = 0.0) -> None:
+        self._note("subscribe", node, topic, *([rate] if rate else []))
 
     def unsubscribe(self, node: int, topic: str) -> None:
         self._note("unsubscribe", node, topic)
@@ -108,6 +108,9 @@ class FakeRung:
 
     def mesh(self, node: int, topic: str) -> Sequence[int]:
         return []
+
+    def scores(self, node: int) -> Mapping[int, float]:
+        return {}
 
 
 class FakeBooks:

@@ -10,19 +10,25 @@ from p2p.gossipsub.events import Action, Deliver, Join, Publish, SendRpc
 from p2p.gossipsub.router import Router
 from p2p.gossipsub.wire import Prune, Rpc
 from p2p.peer_id import PeerId
+from sim.adversaries.addresses import shared_addresses
 from sim.adversaries.gossip import (
     FORGED,
     GRAFTS,
     REPLAYED,
     SPAM_IDS,
     Censor,
+    Covert,
+    Degrader,
     Dropper,
+    Eclipser,
     Forger,
     GraftFlooder,
     IHaveSpammer,
     Replayer,
     censor_of,
+    covert_until,
 )
+from sim.scenario.model import Adversary, Selection
 from tests.gossipsub.support import SEQNO, open_peer, peer_number, receive, sent, signed
 from tests.support import key_number
 
@@ -132,3 +138,54 @@ def test_nothing_happens_before_a_heartbeat(kind: type[Router]) -> None:
     assert router.handle_timer(5.0) == []
     router.handle(Join(topic=TOPIC), 5.0)
     assert router.handle_timer(5.05) == []
+
+
+def test_an_eclipser_is_in_every_mesh_that_takes_it_and_passes_on_nothing() -> None:
+    router, peers = joined(Eclipser, 40)
+    assert router.mesh(TOPIC) == peers
+    assert messages(receive(router, peers[0], Rpc(messages=(signed(2, TOPIC, b"x"),)))) == []
+    router.handle_timer(0.2)
+    receive(router, peers[0], Rpc(prune=(Prune(topic=TOPIC, backoff=10),)), 0.5)
+    again = [now for now in range(1, 20) if peers[0] in _grafted(router.handle_timer(now + 0.3))]
+    assert again == [13]  # as soon as it may
+
+
+def _grafted(actions: list[Action]) -> list[PeerId]:
+    return [action.peer for action in actions if isinstance(action, SendRpc) and action.rpc.graft]
+
+
+def test_a_degrader_passes_on_about_half_the_same_to_all() -> None:
+    router, peers = joined(Degrader)
+    sizes = [
+        len(messages(receive(router, peers[0], Rpc(messages=(signed(2, TOPIC, b"x", SEQNO + number),)))))
+        for number in range(100)
+    ]
+    assert {*sizes} == {0, 2}
+    assert 30 < sizes.count(0) < 70
+
+
+def test_a_covert_one_is_honest_until_it_is_not() -> None:
+    router, peers = joined(covert_until(5.0))
+    assert isinstance(router, Covert)
+    early = signed(2, TOPIC, b"early")
+    assert messages(receive(router, peers[0], Rpc(messages=(early,)), 1.0)) == [b"early"] * 2
+    outsider = open_peer(router, 9, now=1.0)
+    asked = Rpc(iwant=(early.address,))
+    assert messages(receive(router, outsider, asked, 1.0)) == [b"early"]
+    receive(router, peers[1], Rpc(prune=(Prune(topic=TOPIC),)), 1.0)
+    assert any(rpc.ihave for rpc in sent(router.handle_timer(1.1), peers[1]))
+    assert messages(receive(router, peers[0], Rpc(messages=(signed(2, TOPIC, b"late", 7),)), 5.0)) == []
+    assert receive(router, outsider, asked, 5.0) == []
+    assert not any(rpc.ihave for rpc in sent(router.handle_timer(5.1), peers[1]))
+
+
+def test_addresses_are_dealt_out_to_those_who_share_them() -> None:
+    one = Adversary(role="eclipser", who=Selection(nodes=(0,)), addresses=2)
+    alone = Adversary(role="eclipser", who=Selection(nodes=(0,)))
+    found = shared_addresses({4: one, 2: one, 9: alone, 7: one})
+    assert {node: str(address) for node, address in found.items()} == {
+        2: "11.0.0.0",
+        4: "11.0.0.1",
+        7: "11.0.0.0",
+    }
+    assert all(address.is_global for address in found.values())

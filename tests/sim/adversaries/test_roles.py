@@ -8,7 +8,7 @@ import pytest
 
 from p2p.errors import InvalidInput
 from sim.adversaries import HONEST, ROLES, Role, role
-from sim.adversaries.gossip import Censor
+from sim.adversaries.gossip import Censor, Covert
 from tests.gossipsub.support import peer_number
 
 
@@ -38,6 +38,13 @@ def test_a_censor_has_the_victim_of_its_settings() -> None:
     assert Censor.victim == b""
 
 
+def test_a_covert_one_turns_when_its_settings_say_so() -> None:
+    router = role("covert", {"turns_at": 7.5}).router
+    assert router is not None
+    assert issubclass(router, Covert)
+    assert (router.turns_at, Covert.turns_at) == (7.5, 120.0)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "reason"),
     [
@@ -46,6 +53,10 @@ def test_a_censor_has_the_victim_of_its_settings() -> None:
         ("censor", {"victim": 9}, "from 0 to 2, not 9"),
         ("censor", {"victim": "me"}, "not 'me'"),
         ("censor", {"victim": True}, "not True"),
+        ("covert", {"turns_at": "late"}, "not 'late'"),
+        ("covert", {"turns_at": -1}, "not -1"),
+        ("covert", {"turns_at": False}, "not False"),
+        ("covert", {"victim": 1}, "has no setting"),
     ],
 )
 def test_wrong_settings_are_refused(name: str, settings: dict[str, Any], reason: str) -> None:

@@ -83,6 +83,7 @@ MEANINGS = {  # of fields whose name says it to those who read the source
     "Adversary.role": "one of those below",
     "Adversary.who": "which nodes",
     "Adversary.settings": "of the role",
+    "Adversary.dials": "nodes that each of them dials, instead of a place in the topology",
     "Checks.puts": "share of puts that end well while nothing is wrong",
 }
 _COMMENT = re.compile(r"^    (\w+): .*?(?:  # (.*))?$", re.MULTILINE)
@@ -105,8 +106,11 @@ def number(value: float) -> str:
 def bounds(schema: dict[str, Any]) -> str:
     """Which values a field may have, in words."""
     if "anyOf" in schema:
-        inner = next(one for one in schema["anyOf"] if one.get("type") != "null")
-        return f"{bounds(inner)}; in Python also None, not judged"
+        inner = [one for one in schema["anyOf"] if one.get("type") != "null"]
+        text = " or ".join(bounds(one) for one in inner)
+        return f"{text}; in Python also None, not judged" if len(inner) == 1 else text
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")

@@ -77,6 +77,9 @@ class Watcher:
     def rejected(self, node: int, count: int) -> None:
         self.refused += count
 
+    def graylisted(self, node: int, other: int) -> None:
+        self.told.append(("graylisted", node, other))
+
     def looked_up(self, node: int, operation: int, **fields: Any) -> None:
         assert operation not in self.operations
         self.operations[operation] = fields

@@ -64,6 +64,37 @@ def test_an_adversary_runs_the_router_of_its_role() -> None:
     bench.run(6.0)
     assert bench.watcher.refused > 0
     assert not bench.watcher.deliveries
+    unheard = [call[1:] for call in bench.watcher.told if call[0] == "graylisted"]
+    assert sorted(unheard) == [(node, 2) for node in (0, 1, 3, 4)]
+    assert bench.rung.scores(0)[2] < -80
+    assert bench.rung.scores(0)[1] >= 0
+
+
+def test_those_who_share_addresses_lose_score_where_many_of_them_meet() -> None:
+    colocated = Adversary(role="eclipser", who=Selection(nodes=(1,)), addresses=2)
+    sybils = dict.fromkeys(range(1, 19), colocated)
+    bench = Bench(20, [(node, 0) for node in range(1, 20)], adversaries=sybils)
+    bench.subscribe()
+    bench.run(3.0)
+    scores = bench.rung.scores(0)
+    assert [scores[node] for node in sybils] == [-5.0] * 18
+    assert scores[19] >= 0
+    assert bench.rung.mesh(0, TOPIC) == [19]
+    bench.rung.crash(0)
+    assert bench.rung.scores(0) == {}
+
+
+def test_a_rate_that_is_known_finds_who_withholds() -> None:
+    silent = Adversary(role="eclipser", who=Selection(nodes=(2,)))
+    bench = Bench(6, ring(6), adversaries={2: silent})
+    for node in range(6):
+        bench.rung.subscribe(node, TOPIC, 10.0)
+    bench.run(2.0)
+    for number in range(120):
+        bench.rung.publish((0, 1, 3, 4, 5)[number % 5], TOPIC, b"%d" % number)
+        bench.run(0.1)
+    assert all(2 not in bench.rung.mesh(node, TOPIC) for node in (0, 1, 3, 4))
+    assert not [call for call in bench.watcher.told if call[0] == "graylisted"]
 
 
 def test_a_validator_that_fails_is_told_and_ends_nothing() -> None:

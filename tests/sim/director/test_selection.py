@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.manifest import MAX_MEMBERS
-from sim.director.selection import adversaries_of, drawn, first_up, members_of, picked, share_of
+from sim.director.selection import adversaries_of, attacks, drawn, first_up, members_of, picked, share_of
 from sim.scenario.model import Adversary, Scenario, Selection, TaskLoad, Topology
 
 
@@ -73,3 +73,30 @@ def test_the_first_node_that_runs_is_found_from_any_place(seed: int) -> None:
     assert first_up([3, 5, 7], lambda node: node == 5, Random(seed)) == 5
     assert first_up([3, 5, 7], lambda node: False, Random(seed)) is None
     assert first_up([], lambda node: True, Random(seed)) is None
+
+
+def test_adversaries_dial_whom_they_name_draw_or_who_publishes() -> None:
+    adversaries = {
+        5: Adversary(role="one", who=Selection(nodes=(5,)), dials=Selection(nodes=(3, 5))),
+        6: Adversary(role="two", who=Selection(nodes=(6,)), dials=Selection(count=2)),
+        7: Adversary(role="three", who=Selection(nodes=(7,)), dials="publishers"),
+        8: Adversary(role="four", who=Selection(nodes=(8,))),
+    }
+    found = attacks(adversaries, [2, 1, 2], [0, 1, 2, 3], Random(1))
+    assert found[5] == [3]
+    assert len(found[6]) == 2
+    assert all(0 <= node < 4 for node in found[6])
+    assert found[7] == [2, 1]
+    assert 8 not in found
+
+
+def test_who_is_dialed_by_name_is_not_drawn_as_an_adversary() -> None:
+    scenario = Scenario(
+        name="x",
+        peers=4,
+        adversaries=(
+            Adversary(role="one", who=Selection(share=0.75), dials=Selection(nodes=(2,))),
+            Adversary(role="two", who=Selection(nodes=(0,)), dials="publishers"),
+        ),
+    )
+    assert 2 not in adversaries_of(scenario, Random(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from sim.live.node import RESTART, Node
 from sim.network import Network
 from sim.run import simulate
 from sim.rung import Setup
+from sim.scenario.model import Adversary, Selection
 from tests.sim.live.support import RUNGS, scenario
 
 TOPIC = "news"
@@ -51,7 +52,7 @@ class Notes:
 
 
 NAMES = {
-    *("started", "crashed", "connected", "disconnected", "joined", "left", "grafted", "pruned"),
+    *("started", "crashed", "connected", "disconnected", "joined", "left", "grafted", "pruned", "graylisted"),
     *("published", "delivered", "duplicated", "rejected", "looked_up", "waiting", "failed"),
 }
 
@@ -59,7 +60,15 @@ NAMES = {
 class Stage:
     """A rung, and what is planned for it."""
 
-    def __init__(self, rung: str, *, peers: int = 4, seed: int = 1, **parts: Any) -> None:
+    def __init__(
+        self,
+        rung: str,
+        *,
+        peers: int = 4,
+        seed: int = 1,
+        adversaries: Mapping[int, Adversary] | None = None,
+        **parts: Any,
+    ) -> None:
         self.heap = EventHeap()
         parts = {"rung": rung, "peers": peers, "network": CONSTANT, **parts}
         self.scenario = scenario(**parts)
@@ -74,7 +83,7 @@ class Stage:
                 observer=self.notes,
                 keys=[key_of(seed, node) for node in range(peers)],
                 tasks={},
-                adversaries={},
+                adversaries=adversaries or {},
             )
         )
         for node in range(peers):
@@ -541,3 +550,30 @@ def test_a_member_that_cannot_take_part_says_why_and_lives_on(monkeypatch: pytes
     assert outcome.recorder.waits == {"there is no data": 4}
     assert outcome.figures["running_at_end"] == 4
     assert len(outcome.recorder.violations) == 0
+
+
+@RUNGS
+def test_what_nodes_think_of_others_is_seen_and_told(rung: str) -> None:
+    forger = Adversary(role="forger", who=Selection(nodes=(3,)))
+    stage = Stage(rung, adversaries={3: forger})
+    stage.ring()
+    scores, nothing = stage.see(6, stage.rung.scores, 0), stage.see(0, stage.rung.scores, 1)
+    stage.run(6)
+    assert nothing == [{}]
+    assert scores[0][3] < -80
+    assert scores[0][1] >= 0
+    assert sorted({call[1:3] for call in stage.notes.of("graylisted")}) == [(0, 3), (2, 3)]
+
+
+def test_nodes_that_share_an_address_lose_score_and_are_told_the_rate() -> None:
+    colocated = Adversary(role="eclipser", who=Selection(nodes=(1,)), addresses=1)
+    stage = Stage("light", peers=12, adversaries=dict.fromkeys(range(1, 11), colocated))
+    for node in range(1, 12):
+        stage.at(0.5, stage.rung.connect, 0, node)
+    for node in range(12):
+        stage.at(1, stage.rung.subscribe, node, TOPIC, 5.0)
+    scores = stage.see(5, stage.rung.scores, 0)
+    stage.run(5)
+    assert [scores[0][node] for node in range(1, 11)] == [-20.0] * 10
+    assert scores[0][11] >= 0
+    assert str(stage.rung.fabric.address(4)) == "/ip4/11.0.0.0/tcp/4006"

@@ -17,9 +17,12 @@ class Still:
     """A rung of which only the state is asked, and the bytes that it sent."""
 
     def __init__(
-        self, links: Mapping[int, Sequence[int]], meshes: Mapping[int, Sequence[int]] | None = None
+        self,
+        links: Mapping[int, Sequence[int]],
+        meshes: Mapping[int, Sequence[int]] | None = None,
+        scores: Mapping[int, Mapping[int, float]] | None = None,
     ) -> None:
-        self._links, self._meshes = links, meshes or {}
+        self._links, self._meshes, self._scores = links, meshes or {}, scores or {}
         self.sent_by: Sequence[int] = [100] * len(links)
         self.received_by: Sequence[int] = [50] * len(links)
 
@@ -31,6 +34,9 @@ class Still:
 
     def mesh(self, node: int, topic: str) -> Sequence[int]:
         return self._meshes.get(node, ())
+
+    def scores(self, node: int) -> Mapping[int, float]:
+        return self._scores.get(node, {})
 
 
 def rung(still: Still) -> Rung:

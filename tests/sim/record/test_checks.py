@@ -4,8 +4,8 @@ import pytest
 
 from sim.record import Check, Recorder, judge
 from sim.record.invariants import RULES
-from sim.scenario.model import Checks, TaskLoad
-from tests.sim.record.support import TOPIC, finish_round, look_up, recorder
+from sim.scenario.model import Adversary, Checks, Selection, TaskLoad
+from tests.sim.record.support import TOPIC, Still, finish_round, look_up, recorder, rung
 
 
 def _find(made: Recorder, words: str) -> Check:
@@ -21,6 +21,31 @@ def _publish(made: Recorder, publisher: int, at: float, *nodes: int) -> None:
         made.heap.now = at + 0.1 * node
         made.delivered(node, TOPIC, message_id, publisher, publisher)
     made.heap.now = 50.0
+
+
+def test_the_slowest_delivery_and_the_longest_eclipse_are_judged_where_that_is_asked_for() -> None:
+    adversary = Adversary(role="eclipser", who=Selection(nodes=(3,)))
+    made = recorder(
+        honest=lambda node: node != 3,
+        adversaries=(adversary,),
+        checks=Checks(max_ms=250.0, eclipse_seconds=2.0, eclipse_after=1.0),
+    )
+    links = dict.fromkeys(range(4), (3,))
+    for second, mesh in enumerate([(3,), (3,), (3,), (1, 3), (3, 1, 3), (3,), (3,)]):
+        made.heap.now = float(second)
+        made.sample(rung(Still(links, {0: mesh, 3: (3,)})))
+    assert made.longest_eclipse == 2.0
+    assert _find(made, "mostly honest within 2 s").holds
+    made.heap.now = 7.0
+    made.sample(rung(Still(links, {0: (3,)})))
+    check = _find(made, "mostly honest within 2 s")
+    assert (check.holds, check.seen) == (False, "3 s at the longest")
+    assert _find(made, "more than 250 ms").seen == "nothing to judge"
+    _publish(made, 0, 10.0, 1, 2)
+    assert _find(made, "more than 250 ms").holds
+    made = recorder(5, checks=Checks(max_ms=250.0))
+    _publish(made, 0, 10.0, 1, 2, 3)
+    assert not _find(made, "more than 250 ms").holds
 
 
 def test_invariants_are_judged_always() -> None:

@@ -8,7 +8,7 @@ import pytest
 from sim.record import PubsubTrace, Recorder, figures_of, hash_of, judge, percentile, results_of
 from sim.record.figures import hops_of, latencies_of
 from sim.record.wire import decode_events
-from sim.scenario.model import TaskLoad
+from sim.scenario.model import Adversary, Selection, TaskLoad
 from tests.sim.record.support import TOPIC, Still, finish_round, look_up, recorder, rung
 
 RING = {0: (1, 3), 1: (0, 2), 2: (1, 3), 3: (0, 2)}
@@ -340,3 +340,38 @@ def test_the_file_for_go_tools_has_what_routers_did() -> None:
         1_700_000_001_500_000_000,
         {"message_id": b"id", "topic": TOPIC, "received_from": b"zero"},
     )
+
+
+def test_scores_are_looked_at_every_five_seconds_as_honest_nodes_see_them() -> None:
+    adversary = Adversary(role="eclipser", who=Selection(nodes=(3,)))
+    made = recorder(honest=lambda node: node != 3, adversaries=(adversary,))
+    scores = {0: {1: 0.5, 2: -1.0, 3: -9.0}, 1: {0: 0.25}, 3: {0: -99.0}}
+    for second in range(8):
+        made.heap.now = float(second)
+        made.sample(rung(Still(RING, scores=scores if second else {})))
+    assert list(made.scores.times) == [0.0, 5.0]
+    spread = made.scores.honest
+    assert [spread.low[1], spread.fifth[1], spread.median[1], spread.high[1]] == [-1.0, -1.0, 0.25, 0.5]
+    assert made.scores.adversaries.median[1] == -9.0
+    made.published(0, TOPIC, b"id", 1)
+    figures = figures_of(made)
+    assert figures["honest_score_lowest"] == -1.0
+    assert figures["adversary_score_median"] == -9.0
+
+
+def test_an_honest_node_that_graylists_another_is_a_violation() -> None:
+    made = recorder(honest=lambda node: node != 3)
+    made.graylisted(0, 3)
+    made.graylisted(3, 0)
+    assert _rules(made) == []
+    assert made.graylistings == 1
+    made.graylisted(0, 1)
+    assert _rules(made) == [("no honest node graylists another", 0)]
+
+
+def test_a_mesh_that_is_pruned_and_filled_again_is_no_violation() -> None:
+    made = recorder()
+    for second in range(12):
+        made.heap.now = float(second)
+        made.sample(rung(Still(RING, {0: range(second, second + 13)})))
+    assert _rules(made) == []

@@ -50,7 +50,8 @@ def busy_outcome(peers: int = 40, seed: int = 1) -> Outcome:
                 node: [other for other in others if other != 2] for node, others in links.items() if node != 2
             }
             still = Still(links, {node: others[:4] for node, others in links.items()})
-        made.sample(rung(still))
+        opinions = {other: min(second / 10, 3.0) for other in range(2, 6)} | {1: -second / 2}
+        made.sample(rung(Still(links, {node: others[:4] for node, others in links.items()}, {0: opinions})))
         if 5 <= second < 25:
             _gossip(made, rng, peers, float(second))
         if 5 <= second < 25:

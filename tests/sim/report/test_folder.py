@@ -126,7 +126,7 @@ def test_the_page_is_whole_and_fetches_nothing(written: Path) -> None:
 
 def test_the_page_says_what_failed_and_how_to_repeat_it(written: Path, busy: Outcome) -> None:
     text = _read(written / "index.html").text
-    assert "✗ FAILED: 2 of 13 checks" in text
+    assert "✗ FAILED: 2 of 14 checks" in text
     assert "python -m sim run 'busy day' --seed 7" in text
     assert busy.trace_hash in text
     for check in busy.checks:
@@ -147,6 +147,7 @@ def test_every_kind_of_plot_is_drawn(written: Path) -> None:
         "gossip-hops",
         "latency-over-time",
         "lookup-hops",
+        "scores",
         "topology",
     ]
 

@@ -130,3 +130,12 @@ def test_seconds_without_deliveries_have_no_latency() -> None:
     assert found["latency_over_time"]["at"] == []
     assert found["per_second"]["published"] == [1, 0, 0, 0]
     assert found["rounds"]["digits"][0]["accuracy_low"] is None
+
+
+def test_scores_of_honest_nodes_and_of_adversaries_are_told_apart(metrics: Metrics) -> None:
+    svg = _draw("scores", metrics)
+    assert ">honest<" in svg
+    assert ">adversaries<" in svg
+    nobody = {name: [None] * len(values) for name, values in metrics["scores"].items() if "advers" in name}
+    assert ">adversaries<" not in _draw("scores", metrics | {"scores": metrics["scores"] | nobody})
+    assert _draw("scores", metrics | {"scores": {"at": [0.0], "honest_median": [1.0]}}) == ""

@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from p2p.errors import InvalidInput
 from sim.scenario.library import MAX_FILE, load, names, parse, with_changes
-from sim.scenario.model import Scenario
+from sim.scenario.model import Scenario, Selection
 
 SHIPPED = [
-    *("asymmetric", "blackout", "byzantine-trainers", "censor", "churn", "dht", "digits", "disk-full"),
-    *("flash-crowd", "geo", "gossip", "join", "lossy", "mixed", "partition", "poisoned-dht"),
+    "asymmetric",
+    *(f"attack-{name}" for name in ("censor", "cold-boot", "colocation", "covert-flash", "degrade")),
+    *(f"attack-eclipse-{name}" for name in ("network", "one", "publishers")),
+    *("blackout", "byzantine-trainers", "censor", "churn", "dht", "digits", "disk-full"),
+    *("endurance", "flash-crowd", "geo", "gossip", "join", "lossy", "mixed", "partition", "poisoned-dht"),
     *("slow-processor", "slow-reader"),
 ]
 
@@ -40,6 +43,17 @@ def test_fewer_peers_mean_fewer_of_everything() -> None:
     assert (small.peers, small.rung, small.task[0].members) == (3, "cores", 3)
     assert with_changes(load("disk-full"), peers=1).faults[0].who.count == 1
     assert with_changes(load("join"), peers=2).topology.bootstrap == 2
+
+
+def test_whom_adversaries_dial_are_no_more_than_there_are() -> None:
+    [network] = with_changes(load("attack-eclipse-network"), peers=10).adversaries
+    assert isinstance(network.dials, Selection)
+    assert network.dials.count == 10
+    [publishers] = with_changes(load("attack-eclipse-publishers"), peers=10).adversaries
+    assert publishers.dials == "publishers"
+    text = b'name = "x"\npeers = 5\n[[adversaries]]\nrole = "x"\nwho = { count = 1 }\ndials = { nodes = [5] }'
+    with pytest.raises(InvalidInput, match=r"adversaries\[0\].dials.nodes: there is no node 5"):
+        parse(text, "test")
 
 
 def test_more_peers_do_not_make_a_task_larger_than_it_was_written() -> None:
