@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Annotated, Any
 
 import numpy as np
@@ -77,7 +78,8 @@ class MLP(ABC):
         x, y = self._checked(data)
         lr = self.lr * self.decay**context.round
         batches = self._batches(len(x), context)
-        return TrainResult(parameters=self._fit(parameters, x, y, batches, lr), examples=len(x))
+        seen = len(x) if context.steps is None else min(len(x), context.steps * self.batch)
+        return TrainResult(parameters=self._fit(parameters, x, y, batches, lr), examples=seen)
 
     def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
         """`accuracy` and mean cross-entropy `loss` on `data`. Raises `DataError`."""
@@ -99,11 +101,15 @@ class MLP(ABC):
         """The logits, shape (n, classes)."""
 
     def _batches(self, count: int, context: TrainContext) -> Iterator[Indices]:
-        """The rows of each step: a fresh order in every epoch, a function of the seed alone."""
+        """The rows of each step: a fresh order in every epoch, a function of the seed and the steps alone."""
         generator = np.random.Generator(np.random.PCG64(context.seed))
+        left = inf if context.steps is None else context.steps
         for _ in range(self.epochs):
             order = generator.permutation(count)
             for start in range(0, count, self.batch):
+                if not left:
+                    return
+                left -= 1
                 if context.should_stop():
                     raise TrainingStopped("asked to stop between two batches")
                 yield order[start : start + self.batch]

@@ -59,3 +59,30 @@ async def test_inline_jobs_run_on_the_loop_and_are_never_stopped():
     thread, stopping = await InlineCompute().run(lambda stop: (threading.current_thread(), stop()))
     assert thread is threading.main_thread()
     assert stopping is False
+
+
+async def test_the_steps_of_a_training_tell_its_pace():
+    compute = ThreadCompute()
+    assert compute.pace is not None
+
+    def train(should_stop):
+        for _ in range(10):
+            assert not should_stop()
+
+    await compute.run(train)  # another kind of work
+    assert compute.pace.steps_within(60.0) is None
+    await compute.run(train, "train")
+    assert compute.pace.steps_per_second > 0
+
+
+async def test_a_training_that_fails_tells_its_pace_too():
+    compute = ThreadCompute()
+
+    def train(should_stop):
+        should_stop()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await compute.run(train, "train")
+    assert compute.pace is not None
+    assert compute.pace.steps_within(60.0) is not None

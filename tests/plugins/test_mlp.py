@@ -121,6 +121,18 @@ def test_training_stops_when_asked() -> None:
         small().train(small().init(1), blobs(), asked)
 
 
+def test_a_slow_machine_trains_as_many_steps_as_it_has_time_for() -> None:
+    limited = TrainContext(round=0, seed=1, should_stop=never, steps=2)
+    trainer = small(batch=7)
+    assert [len(rows) for rows in trainer._batches(20, limited)] == [7, 7]
+    result = trainer.train(trainer.init(1), blobs(), limited)
+    assert result.examples == 14
+    longer = trainer.train(
+        trainer.init(1), blobs(), TrainContext(round=0, seed=1, should_stop=never, steps=3)
+    )
+    assert any((longer.parameters[name] != result.parameters[name]).any() for name in longer.parameters)
+
+
 def test_loss_of_hopeless_logits_is_finite() -> None:
     base = {name: array * np.float32(1e6) for name, array in small().init(1).items()}
     assert math.isfinite(small().evaluate(base, blobs())["loss"])
