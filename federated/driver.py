@@ -27,10 +27,13 @@ import trio
 
 from federated.compute import Compute, ThreadCompute
 from federated.errors import CodecError, StorageError
-from federated.manifest import TaskManifest
+from federated.history import fetch_history, serve_history
+from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
 from federated.registry import Registry
-from federated.reports import Report, phase_report, round_report, task_report
+from federated.reports import Report, reports_of, round_report, task_report
+from federated.rounds.admission import Admissions
+from federated.rounds.committee import Membership
 from federated.rounds.events import (
     Action,
     Adopt,
@@ -40,29 +43,35 @@ from federated.rounds.events import (
     Event,
     Fetch,
     FetchFailed,
+    FetchHistory,
+    HistoryFailed,
+    HistoryFetched,
+    LeaveWanted,
+    MembershipChanged,
     MessageReceived,
     Misbehaved,
     PeerConnected,
     PeerLost,
-    PhaseFinished,
     Publish,
     RoundFinished,
     Started,
     StopTraining,
     TaskFinished,
+    TaskLeft,
     Train,
     Validate,
     WriteJournal,
 )
 from federated.rounds.gate import Gate
 from federated.rounds.machine import RoundMachine
-from federated.rounds.messages import LIFETIME, Body, Message
+from federated.rounds.messages import LIFETIME, Body, Certificate, Message
+from federated.rounds.strangers import Strangers
 from federated.rounds.wire import decode, encode
 from federated.state import Restored, TaskState
 from federated.work import RoundWork, Work
 from federated.workbench import Workbench, prepare
 from p2p.blobs import Blobs
-from p2p.errors import InvalidInput
+from p2p.errors import InvalidInput, P2PError
 from p2p.events import HostEvent
 from p2p.events import PeerConnected as HostConnected
 from p2p.events import PeerDisconnected as HostDisconnected
@@ -122,9 +131,17 @@ class Task:
             keep=self._keep,
             complain=self._complain,
         )
-        self._machine = RoundMachine(manifest=manifest, peer=host.peer_id, sign=host.key.sign, rng=rng)
+        self._rng = rng
+        self._gate = Gate(
+            task=manifest.task_id,
+            members=manifest.peer_ids,
+            wall_clock=wall_clock,
+            strangers=Strangers(Admissions(manifest)) if manifest.is_open else None,
+        )
         self._send_event, self._events = trio.open_memory_channel[Event](EVENT_QUEUE)
+        self.machine: RoundMachine | None = None  # once it is restored; to be looked at
         self._finished = trio.Event()
+        self._left = trio.Event()
         self._seq = int(wall_clock() * 1e6)  # above all that an earlier process used
         self._stuck = 0  # calls that wait for the disk
         self._scopes: list[trio.CancelScope] = []  # of this round's work
@@ -135,32 +152,56 @@ class Task:
         """Returns once the last round is done; the task goes on for the members that are behind."""
         await self._finished.wait()
 
+    async def leave(self) -> None:
+        """Says that this peer leaves, and returns once the other members certified it."""
+        await self._send_event.send(LeaveWanted())
+        await self._left.wait()
+
+    async def wait_left(self) -> None:
+        """Returns once this peer is no member any more, of its own will or not."""
+        await self._left.wait()
+
     async def _run(self) -> None:
         """Listens, restores what an earlier process left, and goes through the rounds."""
         topic, manifest = topic_of(self._manifest), self._manifest
-        gate = Gate(task=manifest.task_id, members=manifest.peer_ids, wall_clock=self._wall_clock)
-        self._pubsub.add_validator(topic, gate.judge)
+        self._pubsub.add_validator(topic, self._gate.judge)
         with self._pubsub.subscribe(topic) as subscription:
-            started = await self._start()
+            machine, started = await self._start()
             self._report(task_report(manifest, "joined"))
             self._nursery.start_soon(self._follow_topic, subscription)
             self._nursery.start_soon(self._follow_host)
-            await self._perform(self._machine.handle(started, trio.current_time()))
-            while True:
-                await self._perform(await self._next_actions())
+            with serve_history(self._host, manifest.task_id, self._read_history):
+                await self._perform(machine.handle(started, trio.current_time()))
+                while True:
+                    await self._perform(await self._next_actions(machine))
 
-    async def _start(self) -> Started:
-        """The first event: everything in it is at hand, here and for others."""
+    async def _start(self) -> tuple[RoundMachine, Started]:
+        """The machine and its first event: everything in it is at hand, here and for others."""
         restored = await self._durably(self._restore)
+        machine = self.machine = self._open_machine(restored)
         initial = current = await self._work.add_model(self._bench.initial)
         if restored.model is not None:
             current = await self._work.add_model(restored.model)
         self._stale = await self._work.turn(current)
-        return Started(
+        return machine, Started(
             initial=initial,
             certificate=restored.certificate,
             entries=restored.entries,
             history=restored.history,
+        )
+
+    def _open_machine(self, restored: Restored) -> RoundMachine:
+        """The machine of a member. Raises `InvalidInput` when this peer is none any more."""
+        manifest = self._manifest
+        membership = restored.membership(Membership(manifest.task_id, manifest.peer_ids))
+        self._gate.turn(membership)
+        return RoundMachine(
+            manifest=manifest,
+            peer=self._host.peer_id,
+            sign=self._host.key.sign,
+            rng=self._rng,
+            membership=membership,
+            admission=Admissions(manifest) if manifest.is_open else None,
         )
 
     def _restore(self) -> Restored:
@@ -198,14 +239,14 @@ class Task:
                 known.pop(peer, None)
                 await self._send_event.send(PeerLost(peer=peer))
 
-    async def _next_actions(self) -> list[Action]:
+    async def _next_actions(self, machine: RoundMachine) -> list[Action]:
         """What the machine wants after the next event, or at its deadline."""
         event: Event | None = None
-        deadline = self._machine.next_deadline()
+        deadline = machine.next_deadline()
         with trio.move_on_at(math.inf if deadline is None else deadline):
             event = await self._events.receive()
         now = trio.current_time()
-        return self._machine.handle_timer(now) if event is None else self._machine.handle(event, now)
+        return machine.handle_timer(now) if event is None else machine.handle(event, now)
 
     # What is to be done
 
@@ -215,19 +256,23 @@ class Task:
             match action:
                 case WriteJournal(entries=entries):
                     await self._durably(partial(self._state.write, entries))
-                case Checkpoint(certificate=certificate):
+                case Checkpoint(certificate=certificate, chain=chain):
                     model = self._work.model(certificate.block.model.digest)
-                    await self._durably(partial(self._state.checkpoint, certificate, model))
+                    await self._durably(partial(self._state.checkpoint, certificate, chain, model))
                 case Publish(body=body):
                     self._publish(body)
                 case Train() | Fetch() | Validate() | Aggregate() | Adopt():
                     self._begin(action)
+                case FetchHistory():
+                    self._nursery.start_soon(self._fetch_history, action)
                 case StopTraining():
                     self._training.cancel()
                 case RoundFinished():
                     await self._finish_round(action)
                 case _:
                     self._tell(action)
+            for report in reports_of(self._manifest, action):
+                self._report(report)
 
     def _publish(self, body: Body) -> None:
         self._seq += 1
@@ -259,6 +304,24 @@ class Task:
             return await self._work.perform(action)
         return FetchFailed(round=action.round, root=action.root)
 
+    async def _fetch_history(self, action: FetchHistory) -> None:
+        """Asks one holder after the other for certificates, until one has some."""
+        task = self._manifest.task_id
+        for holder in action.holders:
+            try:
+                found = await fetch_history(self._host, holder, task, action.first, action.count)
+            except P2PError as exc:
+                logger.info("%s sends no history: %s", holder, exc)
+                continue
+            if found:
+                await self._send_event.send(HistoryFetched(holder=holder, certificates=found))
+                return
+        await self._send_event.send(HistoryFailed())
+
+    async def _read_history(self, task: bytes, first: int, count: int) -> Sequence[bytes]:
+        """What others fetch."""
+        return await self._compute.run(lambda _: self._state.certificates(first, count))
+
     async def _finish_round(self, action: RoundFinished) -> None:
         """Drops the work of the round, goes over to the new model, and reports."""
         for scope in self._scopes:
@@ -275,11 +338,14 @@ class Task:
     def _tell(self, action: Action) -> None:
         """Passes on what needs no deed."""
         match action:
-            case PhaseFinished():
-                self._report(phase_report(self._manifest, action))
             case TaskFinished():
                 self._report(task_report(self._manifest, "finished"))
                 self._finished.set()
+            case TaskLeft(ejected=ejected):
+                self._report(task_report(self._manifest, "left", "ejected" if ejected else None))
+                self._left.set()
+            case MembershipChanged(membership=membership):
+                self._gate.turn(membership)
             case DigestMismatch(round=number, peer=peer, ours=ours, theirs=theirs):
                 logger.error(
                     "round %d: %s has the model %s, we have %s", number, peer, theirs.hex(), ours.hex()
@@ -342,26 +408,31 @@ async def open_task(
     compute: Callable[[], Compute] = ThreadCompute,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
+    admitted: Sequence[Certificate] = (),
 ) -> AsyncIterator[Task]:
     """Takes part in a task while the body runs; its events go to `report`, see `federated.reports`.
 
     Votes and models are kept below `data_dir`, or in `files` instead; without them nothing survives the
     process, and it must not come back under the same identity. `compute` makes what runs the heavy work,
     `rng` hides updates until they are revealed and is the system's entropy by default, `wall_clock` (unix
-    seconds) dates messages. Raises `PluginError` and `DataError` when the task cannot run here,
-    `InvalidInput` when this peer is not a member.
+    seconds) dates messages. Who is not in the manifest comes with the chain that `admitted` it, the first
+    time. Raises `PluginError` and `DataError` when the task cannot run here, `InvalidInput` when this peer
+    is not a member, `StorageError` when that cannot be read.
     """
-    if host.peer_id not in manifest.peer_ids:
-        raise InvalidInput(f"{host.peer_id} is not a member of the task {manifest.name}")
-    plugins = registry.load(manifest)
-    index = manifest.peer_ids.index(host.peer_id)
-    context = PeerContext(peer=host.peer_id, members=manifest.peer_ids, index=index, data_dir=data_dir)
-    bench = await compute().run(lambda _: prepare(manifest, plugins, context))
     if files is None and data_dir is not None:
         files = FolderFiles(data_dir)
     folder = None if files is None else files.sub("tasks").sub(manifest.task_id.hex())
-    drawn = manifest.seats < len(manifest.members)
-    state = TaskState(folder, manifest.task_id, len(bench.initial), keeps_history=drawn)
+    members = Membership(manifest.task_id, manifest.peer_ids)
+    if members.number(host.peer_id) is None:
+        known = TaskState(folder, manifest.task_id, MAX_UPDATE, admitted)
+        members = (await compute().run(lambda _: known.peek())).membership(members)
+    index = members.number(host.peer_id)
+    if index is None:
+        raise InvalidInput(f"{host.peer_id} is not a member of the task {manifest.name}")
+    plugins = registry.load(manifest)
+    context = PeerContext(peer=host.peer_id, members=members.members, index=index, data_dir=data_dir)
+    bench = await compute().run(lambda _: prepare(manifest, plugins, context))
+    state = TaskState(folder, manifest.task_id, len(bench.initial), admitted)
     async with open_scope() as nursery:
         task = Task(
             host=host,

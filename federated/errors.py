@@ -1,7 +1,8 @@
 """Every error of the training layer, by what there is to do about it.
 
-`ManifestError`, `PluginError`, `DataError`: a person can put it right, the message is one line that
-says how. `CodecError`: the peer sent bytes that are no update of this task, refuse them under `rule`.
+`ManifestError`, `PluginError`, `DataError`, `InvitationError`: a person can put it right, the message is one
+line that says how. `CodecError`: the peer sent bytes that are no update of this task, refuse them under
+`rule`. `JoinRefused`: this peer cannot become a member; the message is one line that says why.
 `AggregationError`: there is nothing to average, skip the round. `StorageError`: the disk failed or
 lied, do not vote until it is repaired.
 """
@@ -13,6 +14,18 @@ class FederatedError(Exception):
 
 class ManifestError(FederatedError, ValueError):
     """A task manifest that cannot be read or breaks a rule; the message names the field."""
+
+
+class InvitationError(FederatedError, ValueError):
+    """A line that is no invitation, or not a whole one; the message says what to do."""
+
+
+class JoinRefused(FederatedError):
+    """The task does not take this peer in, by a rule of `federated.rounds.admission`, or it is over."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rule = rule
 
 
 class PluginError(FederatedError):

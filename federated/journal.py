@@ -3,6 +3,7 @@
 The journal is a file of records, each a header (length, CRC-32, both u32 big-endian) and its bytes,
 synced before `append` returns. A crash can only tear its end, which is cut off at the next opening;
 damage anywhere else is refused, since a forgotten vote could be contradicted.
+The chain of certificates is a file of the same records that only grows; they are read one by one.
 A checkpoint is one file, replaced whole and durably; the one before is kept.
 
 Everything here blocks; the driver calls it in a worker thread. Raises `StorageError`.
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 HEADER = struct.Struct(">II")  # length, CRC-32
 MAX_RECORD = 1 << 16  # bytes; an announcement has at most 4 KiB
 MAX_JOURNAL = 1 << 24  # bytes; a round has a few hundred records
+SLICE = 1 << 20  # bytes of the chain that are read at once
 CHECKPOINT_HEADER = struct.Struct(">8sQQ")  # magic, length of the certificate, length of the model
 MAGIC = b"atcp-ck1"
 MAX_CERTIFICATE = 1 << 16  # bytes
@@ -113,6 +115,75 @@ def _record_at(data: bytes, at: int) -> bytes | None:
     record = data[at + HEADER.size : at + HEADER.size + length]
     fits = 0 < length <= MAX_RECORD and len(record) == length
     return record if fits and zlib.crc32(record) == checksum else None
+
+
+class ChainFile:
+    """The certificates of a task in the file `name` of `files`, from the first one on; it only grows."""
+
+    def __init__(self, files: Files, name: str) -> None:
+        """Opens or makes the file, and cuts a torn end off."""
+        self._files = files
+        self._name = name
+        self._place = f"{files}/{name}"
+        self._offsets: list[int] = []
+        self._end = 0
+        with _storage(self._place):
+            self._file = files.open(name)
+            try:
+                self._scan()
+            except BaseException:
+                self._file.close()
+                raise
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def append(self, records: Sequence[bytes]) -> None:
+        """Writes `records` and returns once they are on the disk, all of them or, with an error, none."""
+        offsets, block = list[int](), bytearray()
+        for record in records:
+            offsets.append(self._end + len(block))
+            block += HEADER.pack(len(record), zlib.crc32(record)) + record
+        with _storage(self._place):
+            self._file.truncate(self._end)
+            self._file.write(self._end, bytes(block))
+            self._file.sync()
+        self._offsets += offsets
+        self._end += len(block)
+
+    def read(self, first: int, count: int) -> list[bytes]:
+        """Up to `count` records from the one with index `first` on."""
+        offsets = self._offsets[first : first + count]
+        ends = [*self._offsets[first + 1 : first + 1 + len(offsets)], self._end][: len(offsets)]
+        with _storage(self._place):
+            return [
+                self._files.read(self._name, start + HEADER.size, end - start - HEADER.size)
+                for start, end in zip(offsets, ends, strict=True)
+            ]
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _scan(self) -> None:
+        """Finds where each record begins. Raises `StorageError` for damage before the end."""
+        start, at = 0, 0  # of the slice, and in it
+        data = self._files.read(self._name, start, SLICE)
+        while True:
+            record = _record_at(data, at)
+            if record is not None:
+                self._offsets.append(start + at)
+                at += HEADER.size + len(record)
+            elif at:
+                start, at = start + at, 0
+                data = self._files.read(self._name, start, SLICE)
+            else:
+                break
+        if any(_record_at(data, later) is not None for later in range(1, len(data))):
+            raise StorageError(
+                f"the chain {self._place} is damaged at byte {start}: remove the folder to start anew"
+            )
+        self._end = start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,21 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NewType
+from typing import Annotated, Literal, NewType
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from federated.errors import ManifestError
 from p2p.errors import InvalidKey
+from p2p.keys import KeyType
 from p2p.peer_id import PeerId
 
 TaskId = NewType("TaskId", bytes)
@@ -27,6 +36,8 @@ MAX_MANIFEST = 1 << 17  # bytes; 1024 members take about 56 KiB, settings are sm
 MAX_MEMBERS = 1024  # peers; each one hears the commit of each other one
 MAX_COMMITTEE = 64  # votes; a quorum of them fits into one announcement of 4 KiB
 MIN_COMMITTEE = 4  # votes; the fewest of which one may be a liar's
+MAX_ISSUERS = 64  # peers; more than ever hand out invitations to one task
+MIN_WORK, MAX_WORK = 8, 32  # zero bits; 32 take one core about an hour
 MAX_ROUNDS = 10_000  # rounds; bounds the journal and the report of one task
 MAX_SEED = (1 << 53) - 1  # the largest integer that every JSON reader keeps exact, RFC 8259 section 6
 MAX_DEADLINE = 86_400.0  # seconds; a phase that lasts longer than a day is a mistake
@@ -59,6 +70,41 @@ class RoundPolicy(_Model):
     min_updates: _Share = 0.5  # share of all members; with fewer updates the round is skipped
 
 
+class Closed(_Model):
+    """Nobody joins: the members are those in the manifest."""
+
+    kind: Literal["closed"] = "closed"
+
+
+class ByInvitation(_Model):
+    """Whoever has an invitation of one of `issuers` joins; see `federated.invitation`."""
+
+    kind: Literal["invitation"]
+    issuers: Sequence[str]
+
+    @field_validator("issuers")
+    @classmethod
+    def _unique_peer_ids(cls, issuers: Sequence[str]) -> tuple[str, ...]:
+        """The issuers as base58 text in the order of their ids, whatever form they came in."""
+        if not 1 <= len(issuers) <= MAX_ISSUERS:
+            raise ValueError(f"a task has 1 to {MAX_ISSUERS} issuers, not {len(issuers)}")
+        peers = _distinct(issuers)
+        for peer in peers:
+            if not can_vote(peer):
+                raise ValueError(f"{peer} cannot invite: its id does not contain an Ed25519 key")
+        return tuple(str(peer) for peer in peers)
+
+
+class ByWork(_Model):
+    """Whoever finds a nonce of `bits` zero bits joins; see `federated.rounds.admission`."""
+
+    kind: Literal["work"]
+    bits: Annotated[int, Field(ge=MIN_WORK, le=MAX_WORK)]
+
+
+Admission = Annotated[Closed | ByInvitation | ByWork, Field(discriminator="kind")]
+
+
 class TaskManifest(_Model):
     """One training task: who takes part, which plugins do the work, how a round goes."""
 
@@ -73,6 +119,8 @@ class TaskManifest(_Model):
     policy: RoundPolicy = RoundPolicy()
     max_update_bytes: Annotated[int, Field(ge=1, le=MAX_UPDATE)] = 1 << 26
     committee: Annotated[int, Field(ge=MIN_COMMITTEE, le=MAX_COMMITTEE)] = MAX_COMMITTEE
+    admission: Admission = Closed()
+    max_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = MAX_MEMBERS  # those who left included
 
     @field_validator("members")
     @classmethod
@@ -80,19 +128,40 @@ class TaskManifest(_Model):
         """The members as base58 text in the order of their ids, whatever form they came in."""
         if not 1 <= len(members) <= MAX_MEMBERS:
             raise ValueError(f"a task has 1 to {MAX_MEMBERS} members, not {len(members)}")
-        try:
-            peers = sorted(PeerId.parse(text) for text in members)
-        except InvalidKey as exc:
-            raise ValueError(str(exc)) from exc
-        for peer, following in pairwise(peers):
-            if peer == following:
-                raise ValueError(f"{peer} is listed twice")
-        return tuple(str(peer) for peer in peers)
+        return tuple(str(peer) for peer in _distinct(members))
+
+    @model_validator(mode="after")
+    def _room_for_joining(self) -> TaskManifest:
+        if isinstance(self.admission, Closed):
+            if self.max_members != MAX_MEMBERS:
+                raise ValueError(
+                    "max_members is for tasks that admit members; set admission, or leave it out"
+                )
+        elif self.max_members < len(self.members):
+            raise ValueError(f"max_members is {self.max_members}, fewer than the {len(self.members)} listed")
+        return self
 
     @cached_property
     def peer_ids(self) -> tuple[PeerId, ...]:
         """The members' ids, sorted; a member's place here is its index in the task."""
         return tuple(PeerId.parse(text) for text in self.members)
+
+    @cached_property
+    def issuer_ids(self) -> tuple[PeerId, ...]:
+        """Who may invite, sorted; nobody unless admission is by invitation."""
+        if not isinstance(self.admission, ByInvitation):
+            return ()
+        return tuple(PeerId.parse(text) for text in self.admission.issuers)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether peers may join that are not listed."""
+        return not isinstance(self.admission, Closed)
+
+    @property
+    def most_members(self) -> int:
+        """How many numbers can be handed out."""
+        return self.max_members if self.is_open else len(self.members)
 
     @property
     def seats(self) -> int:
@@ -107,12 +176,33 @@ class TaskManifest(_Model):
     def canonical(self) -> bytes:
         """The canonical JSON, UTF-8; `parse_manifest` reads it back.
 
-        The committee is left out when it is everybody: a task is the same whatever limit it is under.
+        The committee is left out when it is everybody, however many may join: a task is the same
+        whatever limit it is under. A task that nobody joins says nothing of joining.
         """
-        everybody = self.seats == len(self.members)
-        value = self.model_dump(mode="json", exclude={"committee"} if everybody else None)
+        excluded = set() if self.is_open else {"admission", "max_members"}
+        if self.committee >= self.most_members:
+            excluded.add("committee")
+        value = self.model_dump(mode="json", exclude=excluded)
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
+
+
+def can_vote(peer: PeerId) -> bool:
+    """Whether the id of `peer` contains an Ed25519 key, so that anybody can check what it signs."""
+    key = peer.public_key()
+    return key is not None and key.type is KeyType.ED25519
+
+
+def _distinct(texts: Sequence[str]) -> list[PeerId]:
+    """The peers with these ids, sorted. Raises `ValueError` for what is no id, or is listed twice."""
+    try:
+        peers = sorted(PeerId.parse(text) for text in texts)
+    except InvalidKey as exc:
+        raise ValueError(str(exc)) from exc
+    for peer, following in pairwise(peers):
+        if peer == following:
+            raise ValueError(f"{peer} is listed twice")
+    return peers
 
 
 def parse_manifest(data: bytes) -> TaskManifest:

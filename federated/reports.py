@@ -1,4 +1,8 @@
-"""The events that a task reports, as JSON objects: what a person or a program follows a peer by."""
+"""The events that a task reports, as JSON objects: what a person or a program follows a peer by.
+
+`reports_of` says what an action of the round machine is to those who follow; an action that was carried
+out is reported, so whatever stands in the journal first is on the disk by then.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from federated.manifest import TaskManifest
-from federated.rounds.events import PhaseFinished, RoundFinished
+from federated.rounds.changes import pack_evidence, proof_hash
+from federated.rounds.events import (
+    Action,
+    Adopt,
+    Checkpoint,
+    DigestMismatch,
+    FetchHistory,
+    MembershipChanged,
+    Misbehaved,
+    PhaseFinished,
+    RoundFinished,
+    WriteJournal,
+)
+from federated.rounds.messages import (
+    Accuse,
+    Body,
+    Certificate,
+    Change,
+    Choice,
+    Evidence,
+    Proof,
+    Propose,
+    Vote,
+)
 
 Report = dict[str, Any]
 
 
 def task_report(manifest: TaskManifest, state: str, reason: str | None = None) -> Report:
-    """`state` is "joined", "waiting" (the disk fails), "finished" or "refused"; `reason` is one line."""
+    """`state` is "joined", "waiting" (the disk fails), "finished", "left" or "refused".
+
+    `reason` is one line.
+    """
     report = _head(manifest, "task") | {"name": manifest.name, "state": state}
     return report if reason is None else report | {"reason": reason}
-
-
-def phase_report(manifest: TaskManifest, action: PhaseFinished) -> Report:
-    """A phase of a round is over."""
-    where = {"round": action.round, "phase": action.phase.value, "seconds": action.seconds}
-    return _head(manifest, "phase") | where
 
 
 def round_report(
@@ -39,6 +63,114 @@ def round_report(
         "loss": measured.get("loss"),
         "bytes_sent": bytes_sent,
         "catch_up": action.catch_up,
+    }
+
+
+def reports_of(manifest: TaskManifest, action: Action) -> list[Report]:
+    """What there is to tell of an action that was carried out; `round_report` and `task_report` beside."""
+    match action:
+        case PhaseFinished():
+            found = [_phase(action)]
+        case WriteJournal(entries=entries):
+            found = [report for entry in entries for report in _entry(entry)]
+        case Checkpoint(chain=chain):
+            found = [report for certificate in chain for report in certificate_reports(certificate)]
+        case MembershipChanged(round=number, membership=membership, changes=changes):
+            found = [_change(number, change, membership.active.bit_count()) for change in changes]
+        case Adopt(certificate=certificate):
+            found = [{"event": "catch_up", "round": certificate.round, "fetched": "model"}]
+        case FetchHistory(first=first):
+            found = [{"event": "catch_up", "round": first, "fetched": "certificates"}]
+        case DigestMismatch(round=number, peer=peer, ours=ours, theirs=theirs):
+            digests = {"ours": ours.hex(), "theirs": theirs.hex()}
+            found = [{"event": "mismatch", "round": number, "peer": str(peer), **digests}]
+        case Misbehaved(round=number, peer=peer, rule=rule):
+            found = [{"event": "offence", "round": number, "peer": str(peer), "rule": rule}]
+        case _:
+            found = []
+    return [{"event": report["event"], "task": manifest.task_id.hex(), **report} for report in found]
+
+
+def _phase(action: PhaseFinished) -> Report:
+    return {
+        "event": "phase",
+        "round": action.round,
+        "phase": action.phase.value,
+        "seconds": action.seconds,
+        "answers": action.answers,
+        "needed": action.needed,
+    }
+
+
+def _entry(entry: Body) -> list[Report]:
+    """What an entry of the journal tells of the agreement: our votes, and the quorums that we learned of."""
+    match entry:
+        case Propose(view=view, block=block):
+            where = {"round": entry.round, "view": view, "block": block.hash.hex()}
+            updates = block.participants.bit_count()
+            return [{"event": "proposal", **where, "updates": updates, "changes": len(block.changes)}]
+        case Vote(view=view, choice=choice, block=voted):
+            where = {"round": entry.round, "view": view, "choice": choice.name.lower()}
+            return [{"event": "vote", **where, "block": voted.hex()}]
+        case Proof(view=view, choice=choice, block=voted):
+            return [_quorum(entry.round, view, choice, voted, len(entry.votes))]
+        case Accuse(evidence=evidence):
+            return [evidence_report(evidence)]
+        case _:
+            return []
+
+
+def _quorum(number: int, view: int, choice: Choice, block: bytes, votes: int) -> Report:
+    where = {"round": number, "view": view, "choice": choice.name.lower()}
+    return {"event": "quorum", **where, "block": block.hex(), "votes": votes}
+
+
+def certificate_reports(certificate: Certificate) -> list[Report]:
+    """A round is decided: by its quorum, with its certificate."""
+    block, number = certificate.block, certificate.round
+    decided = {
+        "event": "certificate",
+        "round": number,
+        "view": certificate.view,
+        "block": block.hash.hex(),
+        "parent": block.parent.hex(),
+        "digest": block.model.digest.hex(),
+        "skipped": block.skipped,
+        "updates": block.participants.bit_count(),
+        "votes": len(certificate.votes),
+        "changes": len(block.changes),
+    }
+    quorum = _quorum(number, certificate.view, Choice.FINALIZE, block.hash, len(certificate.votes))
+    return [quorum, decided]
+
+
+def _change(number: int, change: Change, members: int) -> Report:
+    """`members` are left, or there are as many now."""
+    return {
+        "event": "membership",
+        "round": number,
+        "change": change.kind.name.lower(),
+        "peer": str(change.peer),
+        "proof": change.proof.hex(),
+        "members": members,
+    }
+
+
+def evidence_report(evidence: Evidence) -> Report:
+    """Two votes that exclude each other; `evidence` is the bytes by which anybody can check them.
+
+    See `federated.rounds.changes.unpack_evidence` and `is_true`; `proof` is their hash.
+    """
+    packed = pack_evidence(evidence)
+    votes = (evidence.first, evidence.second)
+    return {
+        "event": "evidence",
+        "round": evidence.first.round,
+        "view": evidence.first.view,
+        "peer": str(evidence.peer),
+        "votes": [{"choice": vote.choice.name.lower(), "block": vote.block.hex()} for vote in votes],
+        "proof": proof_hash(packed).hex(),
+        "evidence": packed.hex(),
     }
 
 

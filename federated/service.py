@@ -1,60 +1,94 @@
-"""The service "task" of `p2p.services`: what `python -m p2p.peer --task FILE` runs.
+"""The service "task" of `p2p.services`: what a peer runs for its tasks.
 
-    service = TaskService(path, plugins)      raises InvalidInput: one line for a person
-    await service.run(host, pubsub, blobs, data_dir, report)
+    service = TaskService(tasks, plugins)      raises InvalidInput: one line for a person
+    async with service.open(overlay, data_dir, report): ...
 
-`plugins` are the names that are enabled; none means all that are installed. `run` goes on until it is
-cancelled, also after the last round: members that are behind need somebody to ask. A peer that cannot
-take part reports that the task is "refused", with the reason, and lives on; `run` returns then.
+`tasks` are files of manifests or ids of tasks, which are found in the network; `plugins` are the names that
+are enabled, none means all that are installed. A task goes on after its last round: members that are behind
+need somebody to ask. A task in which this peer cannot take part is reported
+as "refused", with the reason; the others and the peer live on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import trio
-
-from federated.driver import open_task
-from federated.errors import DataError, ManifestError, PluginError
-from federated.manifest import load_manifest
-from federated.registry import Registry
-from federated.reports import Report, task_report
+from federated.control import open_control
+from federated.desk import Desk
+from federated.directory.driver import open_directory
+from federated.directory.signed import SignedTask, load_task_file, sign_task
+from federated.directory.validators import VALIDATORS
+from federated.errors import ManifestError, PluginError
+from federated.manifest import TaskId, TaskManifest
+from federated.reports import Report
 from federated.rounds.committee import Membership
-from p2p.blobs import Blobs
+from federated.tasks import open_tasks, parse_task_id
 from p2p.errors import InvalidInput
-from p2p.gossipsub import Pubsub
-from p2p.host import Host
+from p2p.kad import Validator
+from p2p.overlay import Overlay
+from p2p.scope import open_scope
 
 
 class TaskService:
-    """One training task, as a peer runs it."""
+    """The training tasks of one peer."""
 
-    def __init__(self, path: Path, plugins: Sequence[str]) -> None:
-        """Reads the manifest and looks for its plugins. Raises `InvalidInput` with what to change."""
+    def __init__(self, tasks: Sequence[str] = (), plugins: Sequence[str] = ()) -> None:
+        """Reads manifests and looks for their plugins. Raises `InvalidInput` with what to change."""
+        self._plugins = tuple(plugins)
+        self._files: list[tuple[TaskManifest, SignedTask | None]] = []
+        self._ids: list[TaskId] = []
         try:
-            self._manifest = load_manifest(path)
-            self._registry = Registry(plugins or None)
-            self._registry.load(self._manifest)
+            for text in tasks:
+                self._read(text)
+            self._check_plugins()
         except (ManifestError, PluginError) as exc:
             raise InvalidInput(f"--task: {exc}") from exc
-        Membership(self._manifest.task_id, self._manifest.peer_ids)  # can all of them vote?
 
-    async def run(
-        self,
-        host: Host,
-        pubsub: Pubsub,
-        blobs: Blobs,
-        data_dir: Path | None,
-        report: Callable[[Report], None],
-    ) -> None:
-        """Takes part in the task; events go to `report`, state to `data_dir`."""
-        manifest = self._manifest
-        if host.peer_id not in manifest.peer_ids:
-            report(task_report(manifest, "refused", f"{host.peer_id} is not among the members"))
+    def validators(self) -> Mapping[str, Validator]:
+        """The namespaces of tasks in the DHT."""
+        return VALIDATORS
+
+    @asynccontextmanager
+    async def open(
+        self, overlay: Overlay, data_dir: Path | None, report: Callable[[Report], None]
+    ) -> AsyncIterator[None]:
+        """Takes part in the tasks while the body runs; events go to `report`, state to `data_dir`.
+
+        Commands are heard there when the body begins, and nothing is reported before.
+        """
+        async with AsyncExitStack() as stack:
+            directory = await stack.enter_async_context(
+                open_directory(overlay.host, overlay.pubsub, overlay.kad)
+            )
+            tasks = await stack.enter_async_context(
+                open_tasks(overlay, directory, self._plugins, data_dir, report)
+            )
+            desk = Desk(overlay, directory, tasks, data_dir)
+            if data_dir is not None:
+                await stack.enter_async_context(open_control(data_dir, desk.handle))
+            nursery = await stack.enter_async_context(open_scope())
+            tasks.resume()
+            for manifest, signed in self._files:
+                tasks.add(signed or sign_task(manifest, overlay.host.key))
+            for task in self._ids:
+                nursery.start_soon(desk.seek, task, report)
+            yield
+
+    def _read(self, text: str) -> None:
+        task = parse_task_id(text)
+        if task is not None and not Path(text).exists():
+            self._ids.append(task)
             return
-        try:
-            async with open_task(host, pubsub, blobs, manifest, self._registry, data_dir, report):
-                await trio.sleep_forever()
-        except (DataError, PluginError) as exc:
-            report(task_report(manifest, "refused", str(exc)))
+        manifest, signed = load_task_file(Path(text))
+        Membership(manifest.task_id, manifest.peer_ids)  # can all of them vote?
+        self._files.append((manifest, signed))
+
+    def _check_plugins(self) -> None:
+        if self._files or self._plugins:
+            from federated.registry import Registry  # numpy is for those who train
+
+            registry = Registry(self._plugins or None)
+            for manifest, _ in self._files:
+                registry.load(manifest)

@@ -38,7 +38,7 @@ from federated.rounds.events import (
 )
 from federated.rounds.messages import Model
 from federated.workbench import Refusals, Workbench, digest
-from p2p.blobs.transfer import BlobUnavailable
+from p2p.blobs.errors import BlobUnavailable
 
 if TYPE_CHECKING:
     from federated.compute import Compute
@@ -127,7 +127,9 @@ class RoundWork:
     async def _train(self, action: Train) -> Event:
         base, number = self._base, action.round
         try:
-            update = await self._trainer.run(lambda stop: self._bench.train(base, number, stop), "train")
+            update = await self._trainer.run(
+                lambda stop: self._bench.train(base, number, stop, self._trainer.pace), "train"
+            )
         except TrainingStopped:
             return TrainFailed(round=number)
         except FederatedError as exc:

@@ -16,6 +16,7 @@ from math import isfinite
 from federated import codec
 from federated.errors import AggregationError, CodecError, FederatedError, PluginError
 from federated.manifest import TaskManifest
+from federated.pace import Pace
 from federated.parameters import Parameters, Schema, difference, non_finite, schema_difference
 from federated.plugin import Dataset, ModelUpdate, PeerContext, TrainContext
 from federated.registry import TaskPlugins
@@ -69,9 +70,17 @@ class Workbench:
             raise CodecError("digest", f"{digest(model).hex()[:16]} instead of {expected.hex()[:16]}")
         self.decode(model)
 
-    def train(self, base: Parameters, round_number: int, should_stop: Callable[[], bool]) -> LocalUpdate:
-        """One round of local work. Raises `TrainingStopped`, `PluginError`."""
-        context = TrainContext(round=round_number, seed=self._seed(round_number), should_stop=should_stop)
+    def train(
+        self, base: Parameters, round_number: int, should_stop: Callable[[], bool], pace: Pace | None = None
+    ) -> LocalUpdate:
+        """One round of local work, cut to what `pace` allows. Raises `TrainingStopped`, `PluginError`."""
+        deadline = self._manifest.policy.train_deadline_s
+        context = TrainContext(
+            round=round_number,
+            seed=self._seed(round_number),
+            should_stop=should_stop,
+            steps=None if pace is None else pace.steps_within(deadline),
+        )
         with _blamed("trainer", self._manifest.trainer.name):
             result = self._plugins.trainer.train(_copy(base), self._data.train, context)
             problem = schema_difference(codec.schema_of(result.parameters), self.schema)

@@ -54,7 +54,16 @@ def describe(event: Event) -> str | None:
             return f"task {event['name']}: {event['state']}" + (f" ({reason})" if reason else "")
         case "round":
             return _describe_round(event)
-        case "phase":
+        case "membership":
+            what = {"join": "joined", "leave": "left", "eject": "is ejected"}[event["change"]]
+            return f"round {event['round']}: {event['peer']} {what}"
+        case "evidence":
+            return f"round {event['round']}: {event['peer']} voted twice in view {event['view']}"
+        case "offence":
+            return f"round {event['round']}: {event['peer']} broke the rule {event['rule']}"
+        case "mismatch":
+            return f"round {event['round']}: {event['peer']} has another model"
+        case "phase" | "proposal" | "vote" | "quorum" | "certificate" | "catch_up":
             return None
         case name:
             rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")

@@ -1,8 +1,22 @@
-"""Hypothesis never judges by the clock: a busy machine is not a failure."""
+"""Hypothesis never judges by the clock: a busy machine is not a failure. Nothing is left in the system's folder."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("atcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("atcp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Peers that are killed leave their folders in one of pytest's, which it removes."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", None)
+        yield

@@ -26,6 +26,13 @@ PROGRAMS = {  # as the documentation writes them → as they are run here
     "python -m sim": ["sim"],
     "atcp demo": ["federated.cli", "demo"],
     "atcp identity": ["federated.cli", "identity"],
+    **{
+        f"atcp task {command}": ["federated.cli", "task", command]
+        for command in ("create", "invite", "list", "join", "status", "leave", "export", "verify")
+    },
+    "atcp task metrics": ["federated.cli", "task", "metrics"],
+    "atcp task audit": ["federated.cli", "task", "audit"],
+    "atcp task": ["federated.cli", "task"],
     "atcp": ["federated.cli"],
 }
 

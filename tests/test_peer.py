@@ -14,9 +14,11 @@ from p2p.address import parse_address, split_peer
 from p2p.data_dir import open_data_dir
 from p2p.errors import DialFailed, InvalidInput
 from p2p.host import open_host
-from p2p.peer import load_task_service, main, parse_arguments, publish_lines
+from p2p.options import parse_arguments
+from p2p.peer import main, publish_lines
 from p2p.peer_id import PeerId
 from p2p.pnet import PreSharedKey
+from p2p.services import load_task_service
 from tests.processes import PEER, run_peer, run_process
 from tests.support import key_number
 
@@ -85,10 +87,11 @@ def test_without_arguments_a_peer_listens_on_every_interface():
     assert [str(address) for address in arguments.listen] == ["/ip4/0.0.0.0/tcp/0"]
 
 
-def test_a_task_without_the_service_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("p2p.peer.entry_points", lambda **_: [])
+def test_a_task_without_the_service_installed_is_named(monkeypatch):
+    monkeypatch.setattr("p2p.services.entry_points", lambda **_: [])
     with pytest.raises(InvalidInput, match="no installed package"):
-        load_task_service(tmp_path, [])
+        load_task_service(["task.json"], [])
+    assert load_task_service([], []) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -48,8 +48,24 @@ def test_people_get_sentences():
 
 def test_people_are_spared_the_phases_of_a_round():
     out = io.StringIO()
-    Reporter(out, as_json=False)({"event": "phase", "phase": "train"})
+    for name in ("phase", "proposal", "vote", "quorum", "certificate", "catch_up"):
+        Reporter(out, as_json=False)({"event": name, "round": 1})
     assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ({"event": "membership", "change": "join"}, "x joined"),
+        ({"event": "membership", "change": "leave"}, "x left"),
+        ({"event": "membership", "change": "eject"}, "x is ejected"),
+        ({"event": "evidence", "view": 2}, "x voted twice in view 2"),
+        ({"event": "offence", "rule": "size"}, "x broke the rule size"),
+        ({"event": "mismatch"}, "x has another model"),
+    ],
+)
+def test_what_a_member_does_is_a_sentence(event, sentence):
+    assert describe({**event, "round": 3, "peer": "x"}) == f"round 3: {sentence}"
 
 
 def test_a_round_says_what_came_of_it():

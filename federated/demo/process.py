@@ -17,22 +17,26 @@ from p2p.lines import LineSplitter
 MAX_LINE = 1 << 22  # bytes of one event line
 STOP_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+HONEST, LIAR = "p2p.peer", "federated.demo.liar"  # the programs
 
 
 class PeerProcess:
-    """A peer with its own folder, which it finds again when it is started again."""
+    """A peer that runs `program` with its own folder, which it finds again when it is started again."""
 
-    def __init__(self, folder: Path, manifest: Path, log: Path) -> None:
+    def __init__(self, folder: Path, manifests: Sequence[Path], log: Path, program: str = HONEST) -> None:
         self.folder = folder
-        self.manifest = manifest
+        self.manifests = manifests
         self.log = log
+        self.program = program
         self.killed = False  # by us, so that its end is no surprise
         self._process: trio.Process | None = None
 
     async def start(self, bootstrap: Sequence[str]) -> None:
         """Starts the process; it appends to its log."""
-        command = [sys.executable, "-m", "p2p.peer", "--json", "--listen", LOOPBACK]
-        command += ["--data-dir", str(self.folder), "--task", str(self.manifest), "--log-level", "info"]
+        command = [sys.executable, "-m", self.program, "--json", "--listen", LOOPBACK]
+        command += ["--data-dir", str(self.folder), "--log-level", "info"]
+        for manifest in self.manifests:
+            command += ["--task", str(manifest)]
         for address in bootstrap:
             command += ["--bootstrap", address]
         # one thread each: the peers share the machine, and a thread pool a peer would only fight

@@ -1,4 +1,4 @@
-"""The report folder of a demo: results.json, and a picture of accuracy over rounds and bytes."""
+"""The report folder of a demo: results.json, a page, and a picture of accuracy over rounds and bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from federated.demo.page import page
 from federated.errors import FederatedError
 
 
@@ -27,12 +28,13 @@ def make_folder(parent: Path, name: str) -> Path:
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> None:
-    """Writes results.json, and accuracy.png where matplotlib is installed. Raises `FederatedError`."""
+    """Writes results.json, report.html and, with matplotlib, accuracy.png. Raises `FederatedError`."""
     versions = {"atcp": version("atcp"), "python": python_version()}
     text = json.dumps({**results, "versions": versions}, indent=2)
     try:
         (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-        draw_accuracy(folder / "accuracy.png", results)
+        pictures = ["accuracy.png"] if draw_accuracy(folder / "accuracy.png", results) else []
+        (folder / "report.html").write_text(page(results, versions, pictures), encoding="utf-8")
     except OSError as exc:
         raise FederatedError(f"cannot write the report to {folder}: {exc.strerror}") from exc
 
@@ -43,16 +45,24 @@ def draw_accuracy(path: Path, results: Mapping[str, Any]) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    history = [record for record in results["history"] if record["accuracy"] is not None]
-    accuracy = [record["accuracy"] for record in history]
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    axes[0].plot([record["number"] for record in history], accuracy, marker="o", label="held-out accuracy")
-    axes[1].plot([record["bytes_sent"] / 1e6 for record in history], accuracy, marker="o")
+    for task in results["tasks"]:
+        history = [record for record in task["history"] if record["accuracy"] is not None]
+        accuracy = [record["accuracy"] for record in history]
+        rounds = [record["number"] for record in history]
+        [line] = axes[0].plot(rounds, accuracy, marker="o", label=f"{task['name']}, held-out")
+        axes[1].plot([record["bytes_sent"] / 1e6 for record in history], accuracy, marker="o")
+        for axis in axes:
+            axis.axhline(
+                task["centralised_accuracy"],
+                linestyle="--",
+                color=line.get_color() if len(results["tasks"]) > 1 else "gray",
+                label=f"{task['name']}, centralised",
+            )
+        for ejection in task["ejections"]:
+            axes[0].axvline(ejection["round"], linestyle=":", color="tab:orange", label="ejected")
     for axis, label in zip(axes, ("round", "megabytes sent by all peers"), strict=True):
-        axis.axhline(
-            results["centralised_accuracy"], linestyle="--", color="gray", label="centralised training"
-        )
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     for kill in results["kills"]:
@@ -61,6 +71,6 @@ def draw_accuracy(path: Path, results: Mapping[str, Any]) -> bool:
     handles, labels = axes[0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes[0].legend(unique.values(), unique.keys(), loc="lower right")
-    figure.suptitle(f"{results['peers']} peers, {results['rounds']} rounds, no server")
+    figure.suptitle(f"{results['settings']['peers']} peers, {results['rounds']} rounds, no server")
     figure.savefig(path, dpi=120)
     return True

@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import trio
 
 from federated.demo.ledger import Kill, Ledger
-from federated.demo.process import PeerProcess
-from federated.demo.task import centralised_accuracy, demo_manifest
+from federated.demo.process import HONEST, LIAR, PeerProcess
+from federated.demo.results import DemoTask, results_of
+from federated.demo.task import TRAINERS, centralised_accuracy, demo_manifest
 from federated.errors import FederatedError
 from p2p.data_dir import IDENTITY, save_identity
 from p2p.keys import KeyPair
@@ -36,13 +37,17 @@ class DemoError(FederatedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSettings:
-    """What `atcp demo` was asked to do."""
+    """What `atcp demo` was asked to do; `trainer` is "numpy", "torch" or "both": two tasks at once.
+
+    `byzantine` of the peers lie.
+    """
 
     peers: int = 6
     rounds: int = 15
     seed: int = 7
     trainer: str = "torch"
     kill: bool = False
+    byzantine: int = 0
 
 
 def default_trainer() -> str:
@@ -55,26 +60,38 @@ class Demo:
 
     def __init__(self, settings: DemoSettings, folder: Path, logs: Path, tell: Listener) -> None:
         self.settings = settings
-        self.ledger = Ledger(settings.rounds)
-        self.centralised: float | None = None
         self._listener = tell
         self._rng = random.Random(settings.seed)
         self._news = trio.Event()
         self._kills_due = list(range(KILL_EVERY, settings.rounds + 1, KILL_EVERY)) if settings.kill else []
-        self._processes = _prepare(settings, folder, logs)
-        self.peer_ids = list(self._processes)  # the first is the bootstrap
-        self._alive = dict.fromkeys(self.peer_ids)
+        self._folders = _make_peers(settings, folder)
+        self.peer_ids = [str(peer) for peer in self._folders]  # the first is the bootstrap, the last ones lie
+        self.liars = self.peer_ids[settings.peers - settings.byzantine :]
+        self.tasks = _make_tasks(settings, list(self._folders), folder)
+        paths = [task.path for task in self.tasks.values()]
+        self._processes = {
+            str(peer): PeerProcess(
+                place, paths, logs / f"{place.name}.log", LIAR if str(peer) in self.liars else HONEST
+            )
+            for peer, place in self._folders.items()
+        }
+        self._alive = {peer: None for peer in self.peer_ids if peer not in self.liars}
         self._first_listens = trio.Event()
         self._bootstrap: list[str] = []
 
     @property
-    def done(self) -> bool:
-        """Whether every peer that still runs has finished the task."""
-        return all(peer in self.ledger.finished for peer in self._alive)
+    def ledger(self) -> Ledger:
+        """Of the first task; the kills are there."""
+        return next(iter(self.tasks.values())).ledger
 
-    def tell(self, event: dict[str, Any]) -> None:
+    @property
+    def done(self) -> bool:
+        """Whether every honest peer that still runs has finished all tasks."""
+        return all(peer in task.ledger.finished for task in self.tasks.values() for peer in self._alive)
+
+    def tell(self, event: dict[str, Any], ledger: Ledger | None = None) -> None:
         """Passes on what happened, with the ledger that knows of it."""
-        self._listener(event, self.ledger)
+        self._listener(event, ledger or self.ledger)
 
     async def run(self) -> None:
         """Returns when all peers are through and gone. Raises `DemoError`."""
@@ -87,7 +104,7 @@ class Demo:
                 if not self._bootstrap:
                     raise DemoError(f"the first peer does not listen: {process.last_log_line()}")
             await self._wait_until(lambda: self.done)
-            await self._wait_until(lambda: self.centralised is not None)
+            await self._wait_until(lambda: all(task.centralised is not None for task in self.tasks.values()))
 
     async def _live(self, peer: str, process: PeerProcess) -> None:
         """The lives of one peer: started, perhaps killed and started again, in the end stopped."""
@@ -103,29 +120,44 @@ class Demo:
             with trio.CancelScope(shield=True):
                 await process.stop()
         self._first_listens.set()  # or never will
-        del self._alive[peer]
+        self._alive.pop(peer, None)
         self.tell({"event": "lost", "peer": peer, "reason": process.last_log_line()})
         if not self._alive:
             raise DemoError(f"all peers have ended: {process.last_log_line()}")
         self._news.set()
 
     def _receive(self, peer: str, life: int, event: dict[str, Any]) -> None:
+        task = self.tasks.get(event.get("task", ""))
         match event:
             case {"event": "listening", "addrs": addresses} if not self._bootstrap:
                 self._bootstrap = addresses
                 self._first_listens.set()
-            case {"event": "round"}:
-                self.ledger.add_round(peer, life, event)
-                self.tell({**event, "peer": peer})
-            case {"event": "phase", "round": number}:
-                self.tell({**event, "peer": peer})
-                if self._kills_due and number >= self._kills_due[0]:
-                    self._kill_one(self._kills_due.pop(0))
-            case {"event": "task", "state": "finished"}:
-                self.ledger.finished[peer] = None
             case {"event": "task", "state": "refused" | "failed", "reason": reason}:
                 raise DemoError(f"peer {peer} cannot take part: {reason}")
+            case _ if task is not None and peer in self._alive:
+                self._receive_of(task.ledger, peer, life, event)
         self._news.set()
+
+    def _receive_of(self, ledger: Ledger, peer: str, life: int, event: dict[str, Any]) -> None:
+        """What an honest peer tells of a task; a liar may tell anything."""
+        match event["event"]:
+            case "round":
+                ledger.add_round(peer, life, event)
+            case "certificate":
+                ledger.add_certificate(peer, event)
+            case "membership":
+                ejection = ledger.add_change(event)
+                if ejection is not None:
+                    told = {"event": "ejected", "task": event["task"], "by": peer, "round": ejection.round}
+                    self.tell({**told, "peer": ejection.peer, "proof": ejection.proof}, ledger)
+            case "evidence":
+                ledger.add_evidence(event)
+            case "task" if event["state"] == "finished":
+                ledger.finished[peer] = None
+        if event["event"] in ("round", "phase", "certificate", "evidence"):
+            self.tell({**event, ("by" if event["event"] == "evidence" else "peer"): peer}, ledger)
+        if event["event"] == "phase" and self._kills_due and event["round"] >= self._kills_due[0]:
+            self._kill_one(self._kills_due.pop(0))
 
     def _kill_one(self, number: int) -> None:
         victims = [
@@ -134,18 +166,20 @@ class Demo:
         if victims:
             peer = self._rng.choice(victims)
             self._processes[peer].kill()
-            self.ledger.finished.pop(peer, None)
+            for task in self.tasks.values():
+                task.ledger.finished.pop(peer, None)
             self.ledger.kills.append(Kill(peer=peer, round=number))
             self.tell({"event": "killed", "peer": peer, "round": number})
 
     async def _train_centrally(self) -> None:
         """What one machine with all the data reaches: the yardstick."""
         settings = self.settings
-        self.centralised = await trio.to_thread.run_sync(
-            centralised_accuracy, settings.rounds, settings.seed, settings.trainer, abandon_on_cancel=True
-        )
-        self.tell({"event": "centralised", "accuracy": self.centralised})
-        self._news.set()
+        for task in self.tasks.values():
+            task.centralised = await trio.to_thread.run_sync(
+                centralised_accuracy, settings.rounds, settings.seed, task.trainer, abandon_on_cancel=True
+            )
+            self.tell({"event": "centralised", "accuracy": task.centralised}, task.ledger)
+            self._news.set()
 
     async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -153,22 +187,33 @@ class Demo:
             with trio.move_on_after(ROUND_TIMEOUT) as silence:
                 await self._news.wait()
             if silence.cancelled_caught:
-                raise DemoError(
-                    f"nothing happened for {ROUND_TIMEOUT:g} s after round {self.ledger.last_round}"
-                )
+                last = min(task.ledger.last_round for task in self.tasks.values())
+                raise DemoError(f"nothing happened for {ROUND_TIMEOUT:g} s after round {last}")
 
 
-def _prepare(settings: DemoSettings, folder: Path, logs: Path) -> dict[str, PeerProcess]:
-    """The peers by id, each with an identity in a folder, and the manifest that names them all."""
-    manifest_path = folder / "task.json"
-    processes: dict[PeerId, PeerProcess] = {}
-    for name in [f"peer-{number}" for number in range(settings.peers)]:
-        (folder / name).mkdir()
-        peer = _make_identity(folder / name, f"{settings.seed} {name}")
-        processes[peer] = PeerProcess(folder / name, manifest_path, logs / f"{name}.log")
-    manifest = demo_manifest(list(processes), settings.rounds, settings.seed, settings.trainer)
-    manifest_path.write_bytes(manifest.canonical())
-    return {str(peer): process for peer, process in processes.items()}
+def _make_peers(settings: DemoSettings, folder: Path) -> dict[PeerId, Path]:
+    """The peers by id, each with an identity in a folder of its own."""
+    peers: dict[PeerId, Path] = {}
+    for number in range(settings.peers):
+        place = folder / f"peer-{number}"
+        place.mkdir()
+        peers[_make_identity(place, f"{settings.seed} {place.name}")] = place
+    return peers
+
+
+def _make_tasks(settings: DemoSettings, members: Sequence[PeerId], folder: Path) -> dict[str, DemoTask]:
+    """The tasks by id, each with its manifest in a file."""
+    names = {"digits": settings.trainer}
+    if settings.trainer == "both":
+        names = {f"digits-{trainer}": trainer for trainer in TRAINERS}
+    tasks, traffic = dict[str, DemoTask](), dict[tuple[str, int], int]()
+    for name, trainer in names.items():
+        manifest = demo_manifest(members, settings.rounds, settings.seed, trainer, name)
+        path = folder / ("task.json" if len(names) == 1 else f"{name}.json")
+        path.write_bytes(manifest.canonical())
+        ledger = Ledger(settings.rounds, manifest.task_id, traffic, name if len(names) > 1 else "")
+        tasks[manifest.task_id.hex()] = DemoTask(trainer=trainer, name=name, path=path, ledger=ledger)
+    return tasks
 
 
 def _make_identity(folder: Path, seed: str) -> PeerId:
@@ -191,17 +236,5 @@ async def run_demo(settings: DemoSettings, logs: Path, tell: Listener) -> dict[s
         demo = Demo(settings, Path(folder), logs, tell)
         demo.tell({"event": "started", **asdict(settings), "peer_ids": demo.peer_ids})
         await demo.run()
-    ledger = demo.ledger
-    return {
-        "settings": asdict(settings),
-        "accuracy": ledger.accuracy,
-        "centralised_accuracy": demo.centralised,
-        "rounds": ledger.last_round,
-        "peers": settings.peers,
-        "digests_agree": ledger.digests_agree,
-        "seconds": round(trio.current_time() - started, 2),
-        "bytes_sent": ledger.bytes_sent,
-        "slowest_phase": ledger.slowest_phase,
-        "kills": [asdict(kill) for kill in ledger.kills],
-        "history": [asdict(record) for _, record in sorted(ledger.rounds.items())],
-    }
+    seconds = round(trio.current_time() - started, 2)
+    return {"settings": asdict(settings), "seconds": seconds, **results_of(demo.tasks.values(), demo.liars)}

@@ -21,10 +21,12 @@ MAX_RATIO = 20.0  # honest updates came up to 8 times the median: a member that 
 POLICY = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=10.0, grace_s=10.0)
 
 
-def demo_manifest(members: Sequence[PeerId], rounds: int, seed: int, trainer: str) -> TaskManifest:
+def demo_manifest(
+    members: Sequence[PeerId], rounds: int, seed: int, trainer: str, name: str = "digits"
+) -> TaskManifest:
     """The manifest for `members`; `trainer` is "numpy" or "torch"."""
     return TaskManifest(
-        name="digits",
+        name=name,
         seed=seed,
         rounds=rounds,
         members=[str(peer) for peer in members],

@@ -21,14 +21,15 @@ needs no check of our own; one that our check refused never gets our vote.
 
 The owner calls `start` when it is ready to vote (messages are welcome before), answers
 `ProposalWanted` with `propose` and `CheckProposal` with `handle_checked`, in its own time.
-After a restart, `restore` comes before `start`: no earlier vote is ever contradicted.
+After a restart, `restore` comes before `start`: no earlier vote is ever contradicted. Who lost its journal
+is told so by others, and `mute` ends its voting in this round.
 Source: Chan and Pass, "Simplex Consensus: A Simple and Fast Consensus Protocol", 2023, section 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federated.rounds.ballots import Ballots
 from federated.rounds.committee import Committee
@@ -41,6 +42,7 @@ from federated.rounds.messages import (
     Choice,
     Proof,
     Propose,
+    Recall,
     Vote,
     vote_bytes,
 )
@@ -108,6 +110,8 @@ class Agreement:
         self._timeout = timeout
         self._period = period
         self._started = False
+        self._muted = False
+        self._cast: dict[tuple[int, Choice], bytes] = {}  # our votes in this round
         self._ballots = Ballots(committee, round_number)
         self._verdicts: dict[bytes, bool] = {}  # by block
         self._asked = 0  # the view in which the owner was asked to propose or to check
@@ -130,12 +134,23 @@ class Agreement:
                     self._ballots.add_proposal(entry)
                 case Vote():
                     self.view = max(self.view, entry.view)
+                    self._cast[entry.view, entry.choice] = entry.block
                     if entry.choice is Choice.NOTARIZE:
                         self._verdicts[entry.block] = True
                     self._count(self._me, entry, 0.0)
                 case Proof():
                     self._learn(entry, 0.0)
+                case Recall():
+                    self._muted = True
         self._actions.clear()
+
+    def has_cast(self, vote: Vote) -> bool:
+        """Whether this vote is one of those that we made in this round."""
+        return self._cast.get((vote.view, vote.choice)) == vote.block
+
+    def mute(self) -> None:
+        """We have forgotten how we voted in this round: casts no more votes, but listens to the others'."""
+        self._muted = True
 
     def start(self, now: float) -> list[AgreementAction]:
         """Begins to vote; after a restart, first repeats what was said before it."""
@@ -155,12 +170,19 @@ class Agreement:
                 self._receive_proof(sender, body, now)
         return self._settle(now)
 
-    def propose(self, view: int, block: Block, roots: tuple[bytes, ...], now: float) -> list[AgreementAction]:
+    def propose(
+        self,
+        view: int,
+        block: Block,
+        roots: tuple[bytes, ...],
+        now: float,
+        proofs: tuple[bytes, ...] = (),
+    ) -> list[AgreementAction]:
         """Our own block, after `ProposalWanted`; ignored when the view has moved on since."""
         record = self._ballots.at(self.view)
         free = self._ballots.parent is None and record.proposal is None
         if view == self.view == self._asked and free and not record.has_voted(self._me, Choice.NULLIFY):
-            self._lead(Propose(view=view, parent=0, block=block, inputs=roots), now)
+            self._lead(Propose(view=view, parent=0, block=block, inputs=roots, proofs=proofs), now)
         return self._settle(now)
 
     def handle_checked(self, block: bytes, accepted: bool, now: float) -> list[AgreementAction]:
@@ -294,8 +316,7 @@ class Agreement:
         if known is None or self._verdicts.get(parent.block) is False:
             return False
         self._actions.append(Publish(body=parent))
-        again = Propose(view=self.view, parent=parent.view, block=known.block, inputs=known.inputs)
-        return self._lead(again, now)
+        return self._lead(replace(known, view=self.view, parent=parent.view), now)
 
     def _lead(self, proposal: Propose, now: float) -> bool:
         self._ballots.add_proposal(proposal)
@@ -323,10 +344,11 @@ class Agreement:
 
     def _vote(self, choice: Choice, block: bytes, now: float, proposal: Propose | None = None) -> bool:
         """Votes, journal first, unless an earlier vote of ours forbids it. The one place that votes."""
-        if self._ballots.at(self.view).excludes(self._me, choice):
+        if self._muted or self._ballots.at(self.view).excludes(self._me, choice):
             return False
         signature = self._sign(vote_bytes(self._committee.task, self._round, self.view, choice, block))
         vote = Vote(round=self._round, view=self.view, choice=choice, block=block, signature=signature)
+        self._cast[self.view, choice] = block
         self._actions.append(WriteJournal(entries=(vote,) if proposal is None else (proposal, vote)))
         if proposal is not None and self.leader == self._me:
             self._actions.append(Publish(body=proposal))

@@ -26,12 +26,15 @@ class Draft:
 class Assembly:
     """The aggregates of one round; fewer than `minimum` updates leave the model as it is.
 
-    `changes` goes up with what is learned.
+    `parent` is the hash of the block before. `changes` goes up with what is learned.
     """
 
-    def __init__(self, *, membership: Membership, round_number: int, base: Model, minimum: int) -> None:
+    def __init__(
+        self, *, membership: Membership, parent: bytes, round_number: int, base: Model, minimum: int
+    ) -> None:
         self.changes = 0
         self._membership = membership
+        self._parent = parent
         self._round = round_number
         self._base = base
         self._minimum = minimum
@@ -104,6 +107,7 @@ class Assembly:
         numbers = [self._membership.number(item.peer) or 0 for item in inputs]
         block = Block(
             task=self._membership.task,
+            parent=self._parent,
             round=self._round,
             base=self._base.digest,
             inputs=inputs_hash(roots),

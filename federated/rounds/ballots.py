@@ -6,7 +6,7 @@ and nothing is kept of views too far ahead. At most three votes of each member a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from federated.rounds.committee import Committee
 from federated.rounds.messages import Body, Certificate, Choice, Proof, Propose, Vote
@@ -73,10 +73,15 @@ class Ballots:
         return record.proposal.block.hash == proposal.block.hash
 
     def supply(self, proposal: Propose) -> None:
-        """Keeps the block, whoever hands it on, when a quorum voted for it and only its hash is known."""
-        voted = [self.parent.block if self.parent else None, self._final[1] if self._final else None]
-        if proposal.block.hash in voted:
-            self.blocks.setdefault(proposal.block.hash, proposal)
+        """Keeps the block, whoever hands it on, when a quorum voted for it and only its hash is known.
+
+        It is kept under the view of that quorum: passed on under a view that the sender chose, perhaps one
+        that we lead, it would make us look like a leader of two minds.
+        """
+        voted = [self._final, None if self.parent is None else (self.parent.view, self.parent.block)]
+        for view, block in filter(None, voted):
+            if proposal.block.hash == block and block not in self.blocks:
+                self.blocks[block] = replace(proposal, view=view, parent=0)
 
     def add_vote(self, member: int, vote: Vote) -> Proof | None:
         """Counts a vote that `excludes` does not forbid; the proof when there is a quorum for its block."""

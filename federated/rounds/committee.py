@@ -4,9 +4,9 @@ With n voters at most f = floor((n-1)/3) may lie, and floor((n+f)/2)+1 votes are
 quorums share more than f voters, so at least one that tells the truth. For n = 3f+1 that is 2f+1.
 Source: Castro and Liskov, "Practical Byzantine Fault Tolerance", 1999, section 4.
 
-In a task of more members than seats, each round has a committee of its own: the members whose ids
+In a task of more members than seats, each round has a committee of its own: the active members whose ids
 have the lowest hashes under a seed made of the task, the round and the model certified before it.
-Nobody can choose an id to suit a seed, since the members are fixed before it is known.
+Nobody can choose an id to suit a seed, since the members are certified before it is known.
 
 What that protects, and what not: a certificate is as good as the draw. It fixes the updates that count
 and the digest of what they make, as long as at most f of the committee lie, however many lie outside
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-from federated.rounds.messages import Certificate, Choice, Proof, Vote, vote_bytes
+from federated.manifest import MAX_MEMBERS
+from federated.rounds.messages import Certificate, Change, ChangeKind, Choice, Proof, Vote, vote_bytes
 from p2p.errors import InvalidInput
 from p2p.peer_id import PeerId
 
@@ -62,38 +63,100 @@ def set_of(numbers: Iterable[int]) -> int:
 def _places(members: tuple[PeerId, ...]) -> Mapping[PeerId, int]:
     """The place of each member, which must have an id that contains its key."""
     for member in members:
-        if member.public_key() is None:
+        if not member.contains_key:
             raise InvalidInput(f"member {member} cannot vote: its id does not contain its key")
     return {peer: at for at, peer in enumerate(members)}
 
 
 class Membership:
-    """The members of a task in the order of their ids; a member's number is its place here.
+    """The members of a task by their numbers, and which of them are `active`.
 
+    A member's number never changes: the first ones are numbered in the order of their ids, `later` ones as
+    they were admitted. Who left or was ejected keeps its number. `used` has the proofs of all joins.
     Raises `InvalidInput` for a member whose id does not contain its key: nobody could check its votes.
     """
 
-    def __init__(self, task: bytes, members: Sequence[PeerId]) -> None:
+    def __init__(
+        self,
+        task: bytes,
+        members: Iterable[PeerId],
+        *,
+        later: tuple[PeerId, ...] = (),
+        active: int | None = None,
+        used: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.task = task
-        self.members = tuple(sorted(members))
-        self.size = len(self.members)
+        self.members = (*sorted(members), *later)
+        self.size = len(self.members)  # numbers given so far
+        self.active = (1 << self.size) - 1 if active is None else active
+        self.used = used
+        self._first = self.size - len(later)
         self._numbers = _places(self.members)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Membership):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[bytes, tuple[PeerId, ...], int, frozenset[bytes]]:
+        return self.task, self.members, self.active, self.used
+
     def number(self, peer: PeerId) -> int | None:
-        """The member's number, None for a stranger."""
+        """The number that `peer` has or had, None for a stranger."""
         return self._numbers.get(peer)
 
-    def peers(self, participants: int) -> tuple[PeerId, ...]:
+    def is_active(self, peer: PeerId) -> bool:
+        """Whether `peer` takes part."""
+        number = self.number(peer)
+        return number is not None and bool(self.active >> number & 1)
+
+    def peers(self, members: int) -> tuple[PeerId, ...]:
         """The members whose bits are set."""
-        known = participants & ((1 << self.size) - 1)
+        known = members & ((1 << self.size) - 1)
         return tuple(self.members[number] for number in numbers_in(known))
 
+    def allows(self, changes: Iterable[Change]) -> bool:
+        """Whether `apply` takes all of them: strangers join, active members go, and somebody is left."""
+        active, size = self.active, self.size
+        for change in changes:
+            number = self.number(change.peer)
+            if change.kind is ChangeKind.JOIN:
+                if number is not None or size >= MAX_MEMBERS or not change.peer.contains_key:
+                    return False
+                active, size = active | 1 << size, size + 1
+            elif number is None or not active >> number & 1:
+                return False
+            else:
+                active &= ~(1 << number)
+        return bool(active)
 
-class Committee(Membership):
-    """Those who vote in a round, numbered like members: `Proof` and `Certificate` name these numbers."""
+    def apply(self, changes: Iterable[Change]) -> Membership:
+        """The membership after a block with these changes, less those that cannot be."""
+        later, active, used = list(self.members[self._first :]), self.active, set(self.used)
+        for change in changes:
+            number, size = self._numbers.get(change.peer), self._first + len(later)
+            if change.kind is ChangeKind.JOIN:
+                is_new = number is None and change.peer not in later
+                if is_new and size < MAX_MEMBERS and change.peer.contains_key:
+                    active |= 1 << size
+                    later.append(change.peer)
+                    used.add(change.proof)
+            elif number is not None and active & ~(1 << number):  # somebody has to be left
+                active &= ~(1 << number)
+        first = self.members[: self._first]
+        return Membership(self.task, first, later=tuple(later), active=active, used=frozenset(used))
+
+
+class Committee:
+    """Those who vote in a round, by their numbers: `Proof` and `Certificate` name these numbers."""
 
     def __init__(self, task: bytes, members: Sequence[PeerId], verify: Verify = verify_signature) -> None:
-        super().__init__(task, members)
+        self.task = task
+        self.members = tuple(members)
+        self.size = len(self.members)
         self.faults = (self.size - 1) // 3
         self.quorum = (self.size + self.faults) // 2 + 1
         self._verify = verify
@@ -152,36 +215,38 @@ class Panel:
 
 
 class Electorate:
-    """Draws the committee of `seats` voters for each round; with as many members all of them vote."""
+    """Draws the committee of `seats` voters for each round; of no more active members all of them vote."""
 
-    def __init__(self, membership: Membership, seats: int, verify: Verify = verify_signature) -> None:
-        self.is_drawn = seats < membership.size
-        self._membership = membership
+    def __init__(self, seats: int, verify: Verify = verify_signature) -> None:
         self._seats = seats
         self._verify = verify
-        self._panels: dict[tuple[int, bytes], Panel] = {}  # oldest first
-        self._everybody = self._panel(range(membership.size)) if not self.is_drawn else None
+        self._panels: dict[tuple[int, bytes, int], Panel] = {}  # oldest first
 
-    def panel(self, round_number: int, base: bytes) -> Panel:
-        """Who votes in a round; `base` is the digest of the model certified in the round before it."""
-        if self._everybody is not None:
-            return self._everybody
-        key = (round_number, base)
+    def panel(self, round_number: int, base: bytes, membership: Membership) -> Panel:
+        """Who votes in a round; `base` is the digest of the model certified in the round before it.
+
+        `membership` is as that round left it.
+        """
+        everybody = membership.active.bit_count() <= self._seats
+        key = (0, b"", membership.active) if everybody else (round_number, base, membership.active)
         known = self._panels.get(key)
         if known is None:
             if len(self._panels) >= KEPT_PANELS:
                 del self._panels[next(iter(self._panels))]
-            known = self._panels[key] = self._panel(self._draw(round_number, base))
+            numbers = numbers_in(membership.active)
+            drawn = numbers if everybody else self._draw(round_number, base, membership, numbers)
+            known = self._panels[key] = self._panel(membership, drawn)
         return known
 
-    def _draw(self, round_number: int, base: bytes) -> list[int]:
+    def _draw(
+        self, round_number: int, base: bytes, membership: Membership, numbers: Sequence[int]
+    ) -> list[int]:
         """The numbers of the members with the lowest hashes, ascending."""
-        task, members = self._membership.task, self._membership.members
-        seed = sha256(_COMMITTEE + task + struct.pack(">Q", round_number) + base).digest()
-        hashes = [sha256(seed + peer.raw).digest() for peer in members]
-        return sorted(sorted(range(len(members)), key=lambda number: hashes[number])[: self._seats])
+        seed = sha256(_COMMITTEE + membership.task + struct.pack(">Q", round_number) + base).digest()
+        hashes = {number: sha256(seed + membership.members[number].raw).digest() for number in numbers}
+        return sorted(sorted(numbers, key=lambda number: hashes[number])[: self._seats])
 
-    def _panel(self, numbers: Sequence[int]) -> Panel:
-        members = [self._membership.members[number] for number in numbers]
-        committee = Committee(self._membership.task, members, self._verify)
+    def _panel(self, membership: Membership, numbers: Sequence[int]) -> Panel:
+        members = [membership.members[number] for number in numbers]
+        committee = Committee(membership.task, members, self._verify)
         return Panel(committee=committee, members=tuple(numbers), voters=set_of(numbers))

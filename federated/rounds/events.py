@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from federated.rounds.messages import Body, Certificate, Model
+from federated.rounds.committee import Membership
+from federated.rounds.messages import Body, Certificate, Change, Model
 from p2p.peer_id import PeerId
 
 
@@ -31,6 +32,7 @@ class Phase(Enum):
     AWAIT = "await"
     CERTIFIED = "certified"
     FINISHED = "finished"
+    LEFT = "left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,8 @@ class Started:
 
     After a restart: `certificate` is the one in the checkpoint, `entries` is the journal in the
     order written. The checkpoint's model, and our own update when the journal has one, are at hand.
-    `history` has the certificates of earlier rounds, as far as they were kept, for members that are behind.
+    `history` has the newest certificates that are known, one after the other. They may go beyond the
+    checkpoint, as those of a member that has just been admitted: the model of the last one is fetched then.
     """
 
     initial: Model
@@ -168,10 +171,39 @@ class AdoptFailed:
     round: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryFetched:
+    """What `holder` answered to `FetchHistory`: certificates that nobody has checked, perhaps none."""
+
+    holder: PeerId
+    certificates: tuple[Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryFailed:
+    """No holder answered `FetchHistory`; the machine asks again after a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveWanted:
+    """This peer is to leave the task; `TaskLeft` follows once that is certified."""
+
+
 WorkEvent = (
     Trained | TrainFailed | Fetched | FetchFailed | Validated | Screened | Aggregated | AggregateFailed
 )
-Event = Started | MessageReceived | PeerConnected | PeerLost | WorkEvent | ModelAdopted | AdoptFailed
+Event = (
+    Started
+    | MessageReceived
+    | PeerConnected
+    | PeerLost
+    | WorkEvent
+    | ModelAdopted
+    | AdoptFailed
+    | HistoryFetched
+    | HistoryFailed
+    | LeaveWanted
+)
 
 
 # Actions
@@ -179,7 +211,10 @@ Event = Started | MessageReceived | PeerConnected | PeerLost | WorkEvent | Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteJournal:
-    """Append the entries, in order, and sync them to disk before going on."""
+    """Append the entries, in order, and sync them to disk before going on.
+
+    A `Checkpoint` ends those of its round; `Accuse` and `Leave` are kept as long as the task.
+    """
 
     entries: tuple[Body, ...]
 
@@ -190,9 +225,11 @@ class Checkpoint:
 
     The model is what `Aggregated` or `ModelAdopted` came with, or the one before when the round is
     skipped; it stays in the blob store, for others to adopt. The round's journal entries may go.
+    `chain` has the certificates since the last checkpoint, up to this one: all of them are kept for good.
     """
 
     certificate: Certificate
+    chain: tuple[Certificate, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,12 +292,27 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FetchHistory:
+    """Get `count` certificates from round `first` on, of a holder → `HistoryFetched` or `HistoryFailed`."""
+
+    first: int
+    count: int
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseFinished:
-    """For the log: a phase of the round took `seconds`."""
+    """For the log: a phase of the round took `seconds`.
+
+    Where it waited for members, `answers` of them had done their part, and `needed` would have ended it;
+    fewer answers than needed mean that its deadline did.
+    """
 
     round: int
     phase: Phase
     seconds: float
+    answers: int = 0
+    needed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +341,38 @@ class TaskFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipChanged:
+    """The block of `round` has `changes`: from the next one on, `membership` holds.
+
+    Messages of peers that are not active in it need not be let in any more.
+    """
+
+    round: int
+    membership: Membership
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ejected:
+    """For the log and the score: the block of `round` ejects `peer`; `evidence` is the hash of why."""
+
+    round: int
+    peer: PeerId
+    evidence: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLeft:
+    """The block of `round` says that we are no member any more. Nothing follows.
+
+    `ejected` tells whether that was against our will.
+    """
+
+    round: int
+    ejected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DigestMismatch:
     """For the log: `peer` has another model than we, from the same round and inputs."""
 
@@ -304,8 +388,9 @@ class Misbehaved:
 
     `commitment`: a reveal that does not match its commit. `size`: an update over the limit. `twice`:
     a second commit or reveal. `signature`: a vote, proof or certificate that is false.
-    `past`: a certificate that builds on another model than the one that was certified before it.
-    `equivocation`: two proposals or votes that exclude each other.
+    `past`: a certificate that builds on another block than the one that was certified before it.
+    `changes`: a certificate with changes of the membership that cannot be, or a proposal that proves none.
+    `equivocation`: two proposals or votes that exclude each other. `evidence`: evidence that is none.
     """
 
     round: int
@@ -323,9 +408,13 @@ Action = (
     | Validate
     | Aggregate
     | Adopt
+    | FetchHistory
     | PhaseFinished
     | RoundFinished
     | TaskFinished
+    | MembershipChanged
+    | Ejected
+    | TaskLeft
     | DigestMismatch
     | Misbehaved
 )

@@ -16,24 +16,30 @@ How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `
 actions; carry them out in order. The first event is `Started`. `now` is a monotonic clock in seconds;
 no wall clock decides anything. After `TaskFinished`, keep it going for the members that are behind.
 
-Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead
-answers any message of an older round with the newest certificate, at most once a second.
+Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead answers
+any message of an older round with its certificate and those after it (`federated.rounds.archive`), since
+each counts only after the one before it (`federated.rounds.chain`). Who is far behind fetches them.
+
+A certificate may change who the members are (`federated.rounds.register`), from the next round on. Who
+is none any more, because it left or was ejected, gets `TaskLeft`, and nothing follows.
 
 Where a committee is drawn for each round (`federated.rounds.committee`), only its members vote; the others
-train, reveal their updates, and adopt what is certified. A certificate counts only after the one before it,
-so who is behind is sent those in between (`federated.rounds.archive`). Nobody repeats himself as long
-as all goes well: with hundreds of members each message is one too many.
+train, reveal their updates, and adopt what is certified. Nobody repeats himself as long as all goes well:
+with hundreds of members each message is one too many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 from federated.manifest import TaskManifest
-from federated.rounds.archive import Archive, Links
-from federated.rounds.committee import Electorate, Membership, Verify, set_of, verify_signature
+from federated.rounds.archive import Archive
+from federated.rounds.chain import BATCH, Followed, Links, genesis
+from federated.rounds.changes import Admission
+from federated.rounds.committee import Electorate, Membership, Verify, numbers_in, set_of, verify_signature
 from federated.rounds.events import (
     Action,
     Adopt,
@@ -41,6 +47,10 @@ from federated.rounds.events import (
     Aggregated,
     Checkpoint,
     Event,
+    FetchHistory,
+    HistoryFailed,
+    HistoryFetched,
+    LeaveWanted,
     MessageReceived,
     Misbehaved,
     ModelAdopted,
@@ -51,9 +61,23 @@ from federated.rounds.events import (
     RoundFinished,
     Started,
     TaskFinished,
+    TaskLeft,
 )
-from federated.rounds.messages import NO_BLOCK, Body, Certificate, Hello, Model
+from federated.rounds.messages import (
+    NO_BLOCK,
+    Accuse,
+    Body,
+    Capability,
+    Certificate,
+    Hello,
+    Join,
+    Leave,
+    Model,
+    Proof,
+    Vote,
+)
 from federated.rounds.phases import RoundInProgress
+from federated.rounds.register import Register
 from federated.rounds.roster import Roster, Seat
 from p2p.errors import InvalidInput, LocalProtocolError
 from p2p.peer_id import PeerId
@@ -68,13 +92,17 @@ ANSWER_GAP = 1.0  # seconds between two certificates sent to members that are be
 MAX_EARLY = 64  # messages of the next round kept of each member, 4 KiB each; of many members fewer, ...
 MIN_EARLY = 8  # ... so that they are not more than twice as many in all as those of 64 members
 MAX_HOLDERS = 64  # members asked for a model
+RESTING = (Phase.IDLE, Phase.FINISHED, Phase.LEFT)
+FETCHED = 64  # certificates asked for at once by who is far behind
 
 
 class RoundMachine:
     """The rounds of the task in `manifest`, for the member `peer`.
 
     `sign` makes the Ed25519 signature of that peer. `rng` hides updates until they are revealed: in
-    production it must be unpredictable. Raises `InvalidInput` when `peer` is not a member.
+    production it must be unpredictable. `membership` is the one after the last certificate that `Started`
+    comes with; the manifest's, when it is left out. `admission` judges who wants to join; without it
+    nobody may. Raises `InvalidInput` when `peer` is not a member.
     """
 
     def __init__(
@@ -85,21 +113,21 @@ class RoundMachine:
         sign: Callable[[bytes], bytes],
         rng: Random,
         verify: Verify = verify_signature,
+        membership: Membership | None = None,
+        admission: Admission | None = None,
     ) -> None:
-        membership = Membership(manifest.task_id, manifest.peer_ids)
+        membership = membership or Membership(manifest.task_id, manifest.peer_ids)
         me = membership.number(peer)
-        if me is None:
+        if me is None or not membership.is_active(peer):
             raise InvalidInput(f"{peer} is not a member of the task {manifest.name}")
         period = min(max(manifest.policy.phase_deadline_s / REPEATS, MIN_PERIOD), MAX_PERIOD)
         self._rounds = manifest.rounds
-        self._membership = membership
-        self._electorate = Electorate(membership, manifest.seats, verify)
-        drawn = self._electorate.is_drawn
+        drawn = manifest.committee < manifest.most_members
         window = inf if drawn else LIVE_PERIODS * period
         self._roster = Roster(me, window=window, grace=manifest.policy.grace_s)
-        self._archive = Archive(membership.size, me, period) if drawn else None
-        self._links = Links(self._electorate)
-        self._max_early = min(MAX_EARLY, max(MIN_EARLY, MAX_EARLY * MAX_EARLY // membership.size))
+        self._archive = Archive(period if drawn else ANSWER_GAP)
+        self._links = Links(Electorate(manifest.committee, verify), genesis(membership, NO_BLOCK))
+        self._register = Register(membership=membership, me=me, sign=sign, verify=verify, admission=admission)
         self._seat = Seat(
             membership=membership,
             me=me,
@@ -108,19 +136,24 @@ class RoundMachine:
             policy=manifest.policy,
             max_update=manifest.max_update_bytes,
             roster=self._roster,
+            pending=self._register.pending,
             period=period,
             is_drawn=drawn,
         )
         self._phase = Phase.IDLE
         self._done = 0  # the last round that is certified, with its model at hand
         self._model = Model(digest=NO_BLOCK, root=NO_BLOCK, size=0)  # until it is started
-        self._certificate: Certificate | None = None
+        self._chain: list[Certificate] = []  # since the last checkpoint
         self._entries: tuple[Body, ...] = ()
         self._current: RoundInProgress | None = None
         self._adopting: Certificate | None = None
         self._retry_at: float | None = None  # when to ask for the adopted model again
         self._sync_until: float | None = None
         self._early: dict[int, list[Body]] = {}  # what members said about the next round
+        self._is_fresh = True  # no certificate was found on our disk, and no round is done since
+        self._fetching = False  # certificates, from a holder
+        self._top = 0  # the last round that somebody says is certified
+        self._fetch_at = 0.0  # when they may be asked for again
         self._repeat_at = 0.0
         self._answered_at = self._greeted_at = float("-inf")
         self._actions: list[Action] = []
@@ -137,6 +170,20 @@ class RoundMachine:
         """The round in progress, or the one to begin; after the last, the number behind it."""
         return self._done + 1
 
+    @property
+    def membership(self) -> Membership:
+        """The members of the round in progress."""
+        return self._membership
+
+    @property
+    def newest(self) -> tuple[Certificate, tuple[PeerId, ...]] | None:
+        """The last certificate whose model is at hand, and who voted on it, as far as we remember."""
+        certificate = self._archive.certificate(self._done)
+        if certificate is None:
+            return None
+        panel = self._links.panel_of(certificate)
+        return certificate, () if panel is None else panel.committee.members
+
     def handle(self, event: Event, now: float) -> list[Action]:
         """What is to be done after `event`; `LocalProtocolError` unless `Started` comes first, once."""
         if isinstance(event, Started) != (self._phase is Phase.IDLE):
@@ -144,10 +191,18 @@ class RoundMachine:
         match event:
             case Started():
                 self._start(event, now)
+            case _ if self._phase is Phase.LEFT:
+                pass
+            case MessageReceived(sender=peer, body=Join() as body) if self._is_stranger(peer):
+                self._register.handle_join(peer, body, self._links.head.round + 1)
             case MessageReceived(sender=peer) | PeerConnected(peer=peer) | PeerLost(peer=peer):
                 number = self._membership.number(peer)
-                if number is not None and number != self._seat.me:
+                if number is not None and number != self._seat.me and self._membership.is_active(peer):
                     self._handle_member(number, event, now)
+            case HistoryFetched() | HistoryFailed():
+                self._handle_history(event, now)
+            case LeaveWanted():
+                self._leave(now)
             case ModelAdopted() | AdoptFailed():
                 self._handle_adoption(event, now)
             case _:
@@ -158,8 +213,10 @@ class RoundMachine:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due."""
-        answer_at = inf if self._archive is None else self._archive.next_deadline()
-        if self._phase in (Phase.IDLE, Phase.FINISHED):
+        if self._phase is Phase.LEFT:
+            return None
+        answer_at = self._archive.next_deadline()
+        if self._phase in RESTING:
             return None if answer_at == inf else answer_at
         deadlines = [self._repeat_at, self._sync_until, self._retry_at, answer_at]
         if self._current is not None and self._adopting is None:
@@ -169,9 +226,9 @@ class RoundMachine:
 
     def handle_timer(self, now: float) -> list[Action]:
         """What is to be done now that time has passed."""
-        if self._archive is not None:
-            self._actions += [Publish(body=body) for body in self._archive.take_due(now)]
-        if self._phase in (Phase.IDLE, Phase.FINISHED):
+        if self._phase is not Phase.LEFT:
+            self._send_due(now)
+        if self._phase in RESTING:
             return self._settle(now)
         if self._adopting is not None and self._retry_at is not None and now >= self._retry_at:
             self._adopt(self._adopting, now)
@@ -195,15 +252,31 @@ class RoundMachine:
             case PeerConnected():
                 self._roster.connect(number)
                 gap = self._seat.period if self._seat.is_drawn else MIN_PERIOD
-                if now >= self._greeted_at + gap and self._phase is not Phase.FINISHED:
+                if now >= self._greeted_at + gap and self._phase not in RESTING:
                     self._greet(now)
             case PeerLost():
                 self._roster.lose(number, now)
+                self._register.lose(number)
         if self._current is not None and self._adopting is None:
             self._current.advance(now)
 
     def _receive(self, number: int, body: Body, now: float) -> bool:
         """Takes in a message; whether the round in progress got it, and went on from there."""
+        match body:
+            case Accuse():
+                self._actions += self._register.handle_accusation(self._membership.members[number], body)
+                return False
+            case Leave():
+                self._actions += self._register.handle_leave(number, body)
+                return False
+            case Join() | Capability():
+                return False
+            case Vote() | Proof() | Certificate():
+                self._actions += self._register.watch(number, body)
+            case Hello() if self._current is not None and body.round == self._current.number:
+                self._actions += self._register.recall(number, body.round)
+            case _:
+                pass
         if body.round <= self._done:
             self._answer(number, body, now)
         elif body.round > self._rounds:
@@ -224,64 +297,108 @@ class RoundMachine:
         in_round = self._current is not None and self._adopting is None
         if self._seat.is_drawn and (in_round or body.round > reached + 1):
             self._ask_soon(now + self._seat.period)
+        self._catch_up(number, body.round - 1, now)
         if not isinstance(body, Hello) and body.round == reached + 1:
             kept = self._early.setdefault(number, [])
-            if len(kept) < self._max_early and body not in kept:
+            if len(kept) < self._most_early and body not in kept:
                 kept.append(body)
+
+    @property
+    def _membership(self) -> Membership:
+        """The members after the last certificate that we know of."""
+        return self._register.membership
+
+    def _is_stranger(self, peer: PeerId) -> bool:
+        return self._membership.number(peer) is None
+
+    @property
+    def _most_early(self) -> int:
+        """How many early messages are kept of each member."""
+        return min(MAX_EARLY, max(MIN_EARLY, MAX_EARLY * MAX_EARLY // self._membership.size))
 
     def _receive_certificate(self, number: int, certificate: Certificate, now: float) -> None:
         """Decides as many rounds as are known to be certified by now."""
-        reached, base = self._head()
-        found = self._links.follow(number, certificate, reached, base)
-        for accepted in found.accepted:
-            if self._archive is not None:
-                self._archive.heard(accepted.round, now)
-                if self._adopting is not None:  # the second one that we had missed: there may be more
-                    self._ask_soon(now)
-            self._decide(accepted, now)
+        found = self._links.follow(number, certificate)
+        if (
+            found.accepted and self._adopting is not None
+        ):  # the second one that we had missed: there may be more
+            self._ask_soon(now)
         if found.is_ahead:
             self._ask_soon(now)
+            self._catch_up(number, certificate.round, now)
+        self._take_in(found, now)
+
+    def _take_in(self, found: Followed, now: float) -> None:
+        for accepted in found.accepted:
+            self._archive.heard(accepted.round, now)
         for sender, refused, rule in found.refused:
             peer = self._membership.members[sender]
             self._actions.append(Misbehaved(round=refused.round, peer=peer, rule=rule))
+        if found.accepted:
+            self._certified(found.accepted, now)
 
-    def _head(self) -> tuple[int, bytes]:
-        """The last round that we know to be certified, and the digest of its model."""
-        if self._adopting is not None:
-            return self._adopting.round, self._adopting.block.model.digest
-        return self._done, self._model.digest
+    def _catch_up(self, number: int, top: int, now: float) -> None:
+        """Member number `number` says that round `top` is certified: fetches the way there, if it is long."""
+        first = self._links.head.round + 1
+        if self._fetching or now < self._fetch_at or top < first + BATCH:
+            return
+        self._fetching, self._top = True, min(top, self._rounds)
+        live = self._roster.live(now) & ~(1 << self._seat.me | 1 << number)
+        peers = self._membership.members
+        holders = (peers[number], *(peers[other] for other in numbers_in(live)))[:MAX_HOLDERS]
+        count = min(FETCHED, self._top - first + 1)
+        self._actions.append(FetchHistory(first=first, count=count, holders=holders))
+
+    def _handle_history(self, event: HistoryFetched | HistoryFailed, now: float) -> None:
+        """Follows what a holder sent, and goes on fetching as long as that leads further."""
+        self._fetching = False
+        before = self._links.head.round
+        number = self._membership.number(event.holder) if isinstance(event, HistoryFetched) else None
+        if isinstance(event, HistoryFetched) and number is not None:
+            self._take_in(self._links.follow_all(number, event.certificates), now)
+        if self._links.head.round == before or number is None:
+            self._fetch_at = now + self._seat.period
+            self._ask_soon(now)
+        elif self._phase not in RESTING:
+            self._catch_up(number, self._top, now)
 
     def _answer(self, number: int, body: Body, now: float) -> None:
-        """To a member that is behind: our newest certificate, unless somebody has just sent it.
+        """To a member that is behind: the certificate that it misses, and those after it."""
+        if isinstance(body, Certificate):
+            self._hear_old(body, now)
+        elif body.round < self._done or now >= self._answered_at + self._seat.period:
+            self._archive.plan(body.round, self._turn(number, now), now)
+            self._send_due(now)
 
-        Where committees are drawn: the one that it misses, and those after it.
+    def _turn(self, member: int, now: float) -> int:
+        """How many members answer member number `member` before we do.
+
+        Where there are many, also those that we do not know to be there: else all would answer at once.
         """
-        if self._archive is not None:
-            if isinstance(body, Certificate):
-                self._hear_old(self._archive, body, now)
-            elif body.round < self._done or now >= self._answered_at + self._seat.period:
-                self._archive.ask(number, body.round, now)
-                self._actions += [Publish(body=found) for found in self._archive.take_due(now)]
-        elif isinstance(body, Certificate) and body.round == self._done:
-            self._answered_at = now
-        elif self._certificate is not None and now >= self._answered_at + ANSWER_GAP:
-            self._answered_at = now
-            self._actions.append(Publish(body=self._certificate))
+        me, everybody = self._seat.me, self._membership.active
+        before = (1 << me) - 1
+        behind = ~((2 << member) - 1)
+        between = before & behind if member < me else before | behind
+        answering = everybody if self._seat.is_drawn else everybody & self._roster.live(now)
+        return (answering & between).bit_count()
 
-    def _hear_old(self, archive: Archive, certificate: Certificate, now: float) -> None:
+    def _send_due(self, now: float) -> None:
+        self._actions += [Publish(body=body) for body in self._archive.take_due(now)]
+
+    def _hear_old(self, certificate: Certificate, now: float) -> None:
         """Somebody sent a certificate that we have: we need not, unless it is a false one."""
-        known = archive.certificate(certificate.round)
+        known = self._archive.certificate(certificate.round)
         if known is None or known.block != certificate.block:
             return
-        committee = self._electorate.panel(known.round, known.block.base).committee
-        if known == certificate or committee.accepts_certificate(certificate):
-            archive.heard(known.round, now)
+        panel = self._links.panel_of(known)
+        if known == certificate or (panel is not None and panel.committee.accepts_certificate(certificate)):
+            self._archive.heard(known.round, now)
 
     def _greet(self, now: float) -> None:
         self._greeted_at = now
-        reached, base = self._head() if self._seat.is_drawn else (self._done, self._model.digest)
-        if reached < self._rounds:
-            self._actions.append(Publish(body=Hello(round=reached + 1, base=base)))
+        head = self._links.head
+        if head.round < self._rounds:
+            self._actions.append(Publish(body=Hello(round=head.round + 1, base=head.model)))
 
     def _repeat(self, now: float) -> None:
         self._repeat_at = now + self._seat.period
@@ -306,21 +423,41 @@ class RoundMachine:
 
     def _start(self, event: Started, now: float) -> None:
         self._phase = Phase.SYNC
-        self._certificate = event.certificate
         self._model = event.initial if event.certificate is None else event.certificate.block.model
         self._done = 0 if event.certificate is None else event.certificate.round
-        self._entries = tuple(entry for entry in event.entries if entry.round == self.round)
         self._repeat_at = now + self._seat.period
-        if self._archive is not None:
-            for known in sorted(
-                [*event.history, *filter(None, [event.certificate])], key=lambda item: item.round
-            ):
-                self._archive.keep(known)
-        if self._done >= self._rounds:
+        known = {item.round: item for item in filter(None, [event.certificate, *event.history])}
+        for number in sorted(known):
+            self._archive.keep(known[number])
+        self._links.head = genesis(self._membership, event.initial.digest)
+        if known:
+            self._links.restore(known[max(known)])
+        self._register.restore(event.entries)
+        self._is_fresh = event.certificate is None
+        self._entries = tuple(entry for entry in event.entries if entry.round == self._links.head.round + 1)
+        if self._links.head.round > self._done:  # we were admitted, or the last checkpoint is damaged
+            self._chain = [known[number] for number in sorted(known) if number > self._done]
+            self._begin_adoption(self._chain[-1], now)
+        elif self._done >= self._rounds:
             self._phase = Phase.FINISHED
             self._actions.append(TaskFinished(model=self._model))
+            return
+        self._greet(now)
+
+    def _leave(self, now: float) -> None:
+        """We are to leave: says so, or just goes when nobody else is left or the task is over."""
+        if self._phase in RESTING or self._membership.active == 1 << self._seat.me:
+            self._go(now)
         else:
-            self._greet(now)
+            self._actions += self._register.leave(self._links.head.round + 1)
+
+    def _go(self, now: float) -> None:
+        """We are no member any more."""
+        if self._current is not None:
+            self._current.leave(now)
+            self._actions += self._current.take_actions()
+        self._phase, self._current, self._adopting, self._early = Phase.LEFT, None, None, {}
+        self._actions.append(TaskLeft(round=self._links.head.round, ejected=self._register.is_ejected))
 
     def _settle(self, now: float) -> list[Action]:
         """Begins and ends rounds as far as can be, and returns the actions so far."""
@@ -347,50 +484,87 @@ class RoundMachine:
 
         With committees, that time begins with ours: the rounds wait for the voters later on.
         """
-        live, panel = self._roster.live(now), self._electorate.panel(self.round, self._model.digest)
+        live, panel = self._roster.live(now), self._links.panel()
         enough = (live & panel.voters).bit_count() >= panel.committee.quorum
         if not enough and not self._seat.is_drawn:
             self._sync_until = None
             return False
         if self._sync_until is None:
             self._sync_until = now + self._seat.policy.phase_deadline_s
-        everybody = live.bit_count() == self._membership.size
+        everybody = live == self._membership.active
         return everybody or now >= self._sync_until or (enough and any(self._early.values()))
 
     def _begin(self, now: float) -> bool:
         """Begins the next round, with what was said about it already."""
         self._phase, self._sync_until = Phase.TRAIN, None
-        number, entries, self._entries = self.round, self._entries, ()
-        panel = self._electorate.panel(number, self._model.digest)
+        number = self.round
+        entries, self._entries = tuple(entry for entry in self._entries if entry.round == number), ()
+        panel = self._links.panel()
+        self._actions += self._register.turn(number, panel)
         if self._seat.is_drawn:
             self._roster.turn(now)
             self._repeat_at = inf
         self._current = RoundInProgress(
-            seat=self._seat, panel=panel, number=number, base=self._model, entries=entries, now=now
+            seat=self._seat,
+            panel=panel,
+            parent=self._links.head.block,
+            number=number,
+            base=self._model,
+            entries=entries,
+            now=now,
         )
+        if self._is_fresh and number > 1:  # whoever remembers us tells us
+            self._actions.append(Publish(body=self._current.hello()))
         early, self._early = self._early, {}
         for member, bodies in sorted(early.items()):
             for body in bodies:
                 if body.round == number:
+                    if isinstance(body, Vote | Proof):
+                        self._actions += self._register.watch(member, body)
                     self._current.handle_message(member, body, now)
         return True
 
     def _decide(self, certificate: Certificate, now: float) -> bool:
-        """A round is decided, ours or a later one: it is finished once we have its model."""
-        current = self._current
-        if self._archive is not None:
+        """The round in progress is decided."""
+        self._links.advance(certificate)
+        return self._certified((certificate,), now)
+
+    def _certified(self, accepted: Sequence[Certificate], now: float) -> bool:
+        """These are the next certificates of the chain. A round is finished once we have its model."""
+        for certificate in accepted:
             self._archive.keep(certificate)
+            self._chain.append(certificate)
+            self._change(certificate)
+        last, current = accepted[-1], self._current
+        if current is not None and current.has_model(last.block):
+            return self._finish(last, catch_up=False, now=now)
+        if not self._register.is_active:
+            self._go(now)
+            return True
         if current is not None:
-            if current.has_model(certificate.block):
-                return self._finish(certificate, catch_up=False, now=now)
             current.stop_training()
             self._actions += current.take_actions()
+        self._begin_adoption(last, now)
+        return True
+
+    def _change(self, certificate: Certificate) -> None:
+        """Goes over to the members that a certificate leaves."""
+        actions = self._register.certified(certificate)
+        if actions:
+            membership = self._membership
+            self._actions += actions
+            self._seat = replace(self._seat, membership=membership)
+            self._roster.retain(membership.active | 1 << self._seat.me)
+            self._early = {
+                member: bodies for member, bodies in self._early.items() if membership.active >> member & 1
+            }
+
+    def _begin_adoption(self, certificate: Certificate, now: float) -> None:
         self._adopting = certificate
         self._phase, self._sync_until = Phase.CERTIFIED, None
         if self._repeat_at == inf:
             self._repeat_at = now + self._seat.policy.phase_deadline_s
         self._adopt(certificate, now)
-        return True
 
     def _adopt(self, certificate: Certificate, now: float) -> None:
         """Asks for the model: first from live signers, then from whoever else may have it.
@@ -399,9 +573,10 @@ class RoundMachine:
         """
         self._retry_at = None
         live, me, size = self._roster.live(now), self._seat.me, self._membership.size
-        panel = self._electorate.panel(certificate.round, certificate.block.base)
-        signers = set_of(panel.members[voter] for voter, _ in certificate.votes)
+        panel = self._links.panel_of(certificate)
+        signers = 0 if panel is None else set_of(panel.members[voter] for voter, _ in certificate.votes)
         others = [number % size for number in range(me + 1, me + size)]
+        others = [number for number in others if self._membership.active >> number & 1]
         others.sort(key=lambda number: (not live >> number & 1, not signers >> number & 1))
         holders = tuple(self._membership.members[number] for number in others[:MAX_HOLDERS])
         self._actions.append(Adopt(certificate=certificate, holders=holders))
@@ -421,7 +596,8 @@ class RoundMachine:
             current.leave(now)
             self._actions += current.take_actions()
         ours = current if current is not None and current.number == certificate.round else None
-        self._actions.append(Checkpoint(certificate=certificate))
+        self._actions.append(Checkpoint(certificate=certificate, chain=tuple(self._chain)))
+        self._chain = []
         self._answered_at = now  # votes still under way are no sign that their sender is behind
         if not catch_up:
             self._spread(certificate, now)
@@ -438,8 +614,12 @@ class RoundMachine:
         )
         self._actions.append(finished)
         self._adopting = self._retry_at = None
-        self._done, self._model, self._certificate = certificate.round, block.model, certificate
-        self._entries = ()
+        self._done, self._model = certificate.round, block.model
+        if ours is not None:
+            self._is_fresh = False
+        if not self._register.is_active:
+            self._go(now)
+            return True
         if self._done < self._rounds:
             return self._begin(now)
         self._phase, self._early = Phase.FINISHED, {}
@@ -447,15 +627,14 @@ class RoundMachine:
         return True
 
     def _spread(self, certificate: Certificate, now: float) -> None:
-        """Publishes the certificate if its first signer are we: it spares the others to ask for it.
+        """Sees to it that the certificate is published, once: the first signer does it.
 
-        With committees all the others depend on it, and the next signers make up for one that is gone.
+        It spares the others to ask for it. The next signers make up for one that is gone.
         """
-        panel = self._electorate.panel(certificate.round, certificate.block.base)
-        seat, signers = panel.seat(self._seat.me), [voter for voter, _ in certificate.votes]
-        if self._archive is not None and seat is not None:
+        panel = self._links.panel_of(certificate)
+        seat = None if panel is None else panel.seat(self._seat.me)
+        if seat is not None:
+            signers = [voter for voter, _ in certificate.votes]
             turn = signers.index(seat) if seat in signers else len(signers)
             self._archive.plan(certificate.round, turn, now)
-            self._actions += [Publish(body=found) for found in self._archive.take_due(now)]
-        elif self._archive is None and signers[0] == seat:
-            self._actions.append(Publish(body=certificate))
+            self._send_due(now)

@@ -3,7 +3,7 @@
 Who sent a message stands outside of it: the signed origin of the gossip message. Votes carry a
 signature of their own, so that a quorum of them convinces anybody, whoever passes it on. How they
 travel: `federated.rounds.wire`. What is done with them: `federated.rounds.machine` (Hello, Commit,
-Reveal) and `federated.rounds.agreement` (the rest).
+Reveal), `federated.rounds.agreement` (Propose, Vote, Proof) and `federated.rounds.pending` (the rest).
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ MAX_VIEW = 1 << 16  # views of one round; at one a second that is most of a day
 MAX_EXAMPLES = 1 << 40  # of one member in one round; far above any, and a sum is exact in a float64
 MAX_COUNT = 1 << 50  # bytes of a model, or examples of all members together
 MAX_LISTED = 64  # update roots in a proposal; they take 2 of its 4 KiB
+MAX_CHANGES = 8  # of the membership in one block; with 43 votes they fit into a certificate of 4 KiB
+MAX_PROOFS = 2048  # bytes of all proofs in one proposal
+MAX_CREDENTIAL = 512  # bytes of what admits a new member
+MAX_CAPABILITY = 256  # bytes of what a member says of its machine
 NO_BLOCK = bytes(HASH_SIZE)  # what a vote to nullify names instead of a block
 
 LOW_BITS = (1 << 64) - 1  # of `participants`; tasks of up to 64 members need no others
 
 _COMMITMENT = b"atcp/commitment/1\n"
 _INPUTS = b"atcp/inputs/1\n"
-_BLOCK = b"atcp/block/1\n"
+_BLOCK = b"atcp/block/2\n"
 _VOTE = b"atcp/vote/1\n"
+_LEAVE = b"atcp/leave/1\n"
 
 
 class MessageError(FederatedError, ValueError):
@@ -44,6 +49,27 @@ class Choice(IntEnum):
     NOTARIZE = 1
     NULLIFY = 2
     FINALIZE = 3
+
+
+class ChangeKind(IntEnum):
+    """What happens to a member."""
+
+    JOIN = 1
+    LEAVE = 2
+    EJECT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """From the round after its block on, `peer` is a member, or none any more.
+
+    `proof` is the hash of what proves it: `proof_hash` of a `Departure` or `Evidence`, and for who joins
+    what its credential may be used only once for (see `federated.rounds.changes`).
+    """
+
+    kind: ChangeKind
+    peer: PeerId
+    proof: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +86,18 @@ class Block:
     """What a round agrees on: `model` comes out of `base` and the updates of `participants`.
 
     `inputs` is the hash of the updates' roots, ascending; `participants` has bit i set for member i.
+    `parent` is the hash of the block of the round before, and the task id in round 1: blocks form a chain.
     """
 
     task: bytes
+    parent: bytes
     round: int
     base: bytes
     inputs: bytes
     participants: int
     examples: int
     model: Model
+    changes: tuple[Change, ...] = ()
 
     @property
     def skipped(self) -> bool:
@@ -80,7 +109,8 @@ class Block:
         """What votes name."""
         low, high = self.participants & LOW_BITS, self.participants >> 64
         numbers = struct.pack(">QQQQ", self.round, low, self.examples, self.model.size)
-        hashes = self.task + self.base + self.inputs + self.model.digest + self.model.root
+        hashes = self.task + self.parent + self.base + self.inputs + self.model.digest + self.model.root
+        hashes += sha256(pack_changes(self.changes)).digest()
         return sha256(_BLOCK + numbers + hashes + high.to_bytes((high.bit_length() + 7) // 8)).digest()
 
 
@@ -116,13 +146,15 @@ class Propose:
     """The leader's block for `view`; `parent` is the view in which it was notarized before, or 0.
 
     `inputs` are the updates' roots, for whoever reads along; they are left out when there are more than
-    `MAX_LISTED`. Voters need only their hash, which is in the block.
+    `MAX_LISTED`, or changes of the membership. Voters need only their hash, which is in the block.
+    `proofs` has what proves each change of the block, in their order.
     """
 
     view: int
     parent: int
     block: Block
     inputs: tuple[bytes, ...]
+    proofs: tuple[bytes, ...] = ()
 
     @property
     def round(self) -> int:
@@ -166,7 +198,81 @@ class Certificate:
         return self.block.round
 
 
-Body = Hello | Commit | Reveal | Propose | Vote | Proof | Certificate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Two votes of `peer` in one view of which a correct member makes at most one; `first` is the lesser.
+
+    Both are for the same round and view: for two blocks alike, or to nullify and to finalize.
+    """
+
+    peer: PeerId
+    first: Vote
+    second: Vote
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join:
+    """The sender asks to become a member; `credential` says why, see `federated.rounds.admission`."""
+
+    round: int
+    credential: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """The sender asks to be a member no more; `signature` is over `leave_bytes`."""
+
+    round: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuse:
+    """A member broke its word, whoever says so; `round` is that of the evidence."""
+
+    evidence: Evidence
+
+    @property
+    def round(self) -> int:
+        """The round of the votes."""
+        return self.evidence.first.round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """A vote of `peer`, for a peer that may have forgotten it: its disk could be lost."""
+
+    peer: PeerId
+    vote: Vote
+
+    @property
+    def round(self) -> int:
+        """The round of the vote."""
+        return self.vote.round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """What the sender's machine can do, see `federated.resources`."""
+
+    round: int
+    payload: bytes
+
+
+Body = (
+    Hello
+    | Commit
+    | Reveal
+    | Propose
+    | Vote
+    | Proof
+    | Certificate
+    | Join
+    | Leave
+    | Accuse
+    | Recall
+    | Capability
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +299,18 @@ def commitment(peer: PeerId, task: bytes, base: bytes, reveal: Reveal) -> bytes:
 def inputs_hash(roots: tuple[bytes, ...]) -> bytes:
     """The hash of an ascending list of update roots."""
     return sha256(_INPUTS + b"".join(roots)).digest()
+
+
+def pack_changes(changes: tuple[Change, ...]) -> bytes:
+    """The changes one behind the other: kind, length of the id, id, proof."""
+    return b"".join(
+        bytes([change.kind, len(change.peer.raw)]) + change.peer.raw + change.proof for change in changes
+    )
+
+
+def leave_bytes(task: bytes, round_number: int) -> bytes:
+    """What a member signs that wants to leave, in this round or a later one."""
+    return _LEAVE + struct.pack(">Q", round_number) + task
 
 
 def vote_bytes(task: bytes, round_number: int, view: int, choice: Choice, block: bytes) -> bytes:

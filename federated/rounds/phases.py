@@ -58,6 +58,7 @@ from federated.rounds.messages import (
     Commit,
     Hello,
     Model,
+    Recall,
     Reveal,
     commitment,
 )
@@ -83,11 +84,21 @@ SETTLED = (Status.HERE, Status.VALID, Status.REFUSED, Status.FAILED)
 class RoundInProgress:
     """The round `number` on the model `base`, decided by `panel`; `entries` is its journal.
 
+    `parent` is the hash of the block of the round before.
+
     Every method ends with what follows from it; `take_actions` has it all, in order.
     """
 
     def __init__(
-        self, *, seat: Seat, panel: Panel, number: int, base: Model, entries: Sequence[Body], now: float
+        self,
+        *,
+        seat: Seat,
+        panel: Panel,
+        parent: bytes,
+        number: int,
+        base: Model,
+        entries: Sequence[Body],
+        now: float,
     ) -> None:
         self.number = number
         self.base = base
@@ -108,6 +119,7 @@ class RoundInProgress:
                 panel=panel,
                 me=me,
                 number=number,
+                parent=parent,
                 base=base,
                 collection=self._collection,
                 entries=entries,
@@ -120,6 +132,7 @@ class RoundInProgress:
         self._entered = now
         self._deadline = self._end_of(Phase.TRAIN, now)
         self._held = False  # fewer voters are live than a vote needs
+        self._tally = (0, 0)  # in the current phase: answers that count, and how many end it
         self._reported: dict[tuple[PeerId, str], bool] = {}
         self._actions: list[Action] = []
         if self._own is None:
@@ -169,6 +182,8 @@ class RoundInProgress:
                 rule = self._collection.add_commit(sender, body)
             case _ if self._voting is None:
                 pass  # for those that vote
+            case Recall():
+                self._voting.handle_recall(body)
             case Reveal():
                 rule = self._collection.add_reveal(sender, body)
             case _:
@@ -305,7 +320,8 @@ class RoundInProgress:
         if self._held:
             return False
         needed = ceil(self._seat.policy.quorum * waiting.bit_count() - ROUNDING)
-        enough = (waiting & answered).bit_count() >= needed
+        self._tally = ((waiting & answered).bit_count(), needed)
+        enough = self._tally[0] >= needed
         return expired or (enough and useful.bit_count() >= self._minimum)
 
     def _may_yet_come(self, now: float) -> int:
@@ -340,8 +356,13 @@ class RoundInProgress:
                 pass
 
     def _finish_phase(self, now: float) -> None:
-        self.seconds[self.phase] = now - self._entered
-        self._actions.append(PhaseFinished(round=self.number, phase=self.phase, seconds=now - self._entered))
+        self.seconds[self.phase] = seconds = now - self._entered
+        (answers, needed), self._tally = self._tally, (0, 0)
+        self._actions.append(
+            PhaseFinished(
+                round=self.number, phase=self.phase, seconds=seconds, answers=answers, needed=needed
+            )
+        )
         self._entered = now
 
     def _end_of(self, phase: Phase, start: float) -> float:

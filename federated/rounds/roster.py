@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from federated.manifest import RoundPolicy
 from federated.rounds.committee import Membership
+from federated.rounds.pending import Pending
 
 if TYPE_CHECKING:
     from random import Random
@@ -63,6 +64,15 @@ class Roster:
         self._forget(self._turned_at)
         self._turned_at = now
 
+    def retain(self, members: int) -> None:
+        """Forgets whoever is not among these."""
+        for member in [*self._heard, *self._lost, *self._connected]:
+            if not members >> member & 1:
+                self._heard.pop(member, None)
+                self._lost.pop(member, None)
+                self._connected.pop(member, None)
+        self._live &= members
+
     def is_live(self, member: int, now: float) -> bool:
         """Whether the member is there, as far as we know; we always are."""
         return bool(self.live(now) >> member & 1)
@@ -96,7 +106,7 @@ class Roster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """Our place in a task and its terms: what stays the same from round to round."""
+    """Our place in a task and its terms: what stays the same from round to round but for the members."""
 
     membership: Membership
     me: int
@@ -105,10 +115,12 @@ class Seat:
     policy: RoundPolicy
     max_update: int  # bytes
     roster: Roster
+    pending: Pending
     period: float  # seconds after which own messages are repeated
     is_drawn: bool  # whether each round has a committee; then only what is missed is said again
 
     @property
     def minimum(self) -> int:
         """The updates without which a round is skipped."""
-        return max(1, ceil(self.policy.min_updates * self.membership.size - ROUNDING))
+        active = self.membership.active.bit_count()
+        return max(1, ceil(self.policy.min_updates * active - ROUNDING))

@@ -11,6 +11,7 @@ updates too, or when each member has led in vain.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from federated.rounds.agreement import (
     Agreement,
@@ -34,7 +35,7 @@ from federated.rounds.events import (
     Screened,
     WriteJournal,
 )
-from federated.rounds.messages import Block, Body, Certificate, Model, Propose, inputs_hash
+from federated.rounds.messages import Block, Body, Certificate, Model, Propose, Recall, inputs_hash
 from federated.rounds.roster import Seat
 
 MIN_VIEWS = 8  # views before a round is given up, also when a few members have led in fewer
@@ -53,6 +54,7 @@ class Voting:
         panel: Panel,
         me: int,
         number: int,
+        parent: bytes,
         base: Model,
         collection: Collection,
         entries: Sequence[Body],
@@ -62,8 +64,15 @@ class Voting:
         self._panel = panel
         self._number = number
         self._collection = collection
+        self._me = me
+        self._parent = parent
+        self._is_muted = False
         self._assembly = Assembly(
-            membership=seat.membership, round_number=number, base=base, minimum=seat.minimum
+            membership=seat.membership,
+            parent=parent,
+            round_number=number,
+            base=base,
+            minimum=seat.minimum,
         )
         self._agreement = Agreement(
             committee=panel.committee,
@@ -112,8 +121,30 @@ class Voting:
     def handle_message(self, sender: int, body: Body, now: float) -> None:
         """A proposal, vote or proof of member number `sender`, also before the start."""
         voter = self._panel.seat(sender)
-        if voter is not None:
-            self._absorb(self._agreement.handle_message(voter, body, now), now)
+        if voter is None:
+            return
+        if isinstance(body, Propose) and not self._is_proved(body):
+            peer = self._panel.committee.members[voter]
+            self._actions.append(Misbehaved(round=self._number, peer=peer, rule="changes"))
+            return
+        self._absorb(self._agreement.handle_message(voter, body, now), now)
+
+    def _is_proved(self, proposal: Propose) -> bool:
+        """Whether the proposal's changes of the membership are fine; one of which they are not is not heard.
+
+        A refusal of its block would not do: others may have been given the same block with better proofs.
+        """
+        return proposal.block.parent != self._parent or self._seat.pending.accepts(proposal)
+
+    def handle_recall(self, body: Recall) -> None:
+        """Somebody remembers a vote of ours: if we do not, our journal was lost, and we vote no more."""
+        is_ours = body.peer == self._seat.membership.members[self._seat.me]
+        if not is_ours or self._is_muted or self._agreement.has_cast(body.vote):
+            return
+        if self._panel.committee.accepts_vote(self._me, body.vote):
+            self._is_muted = True
+            self._agreement.mute()
+            self._actions.append(WriteJournal(entries=(body,)))
 
     def handle_aggregate(self, event: Aggregated | Screened | AggregateFailed) -> None:
         """What came of an `Aggregate`."""
@@ -155,7 +186,7 @@ class Voting:
             draft = self._draft(*self._wanted)
             if draft is not None:
                 view, self._wanted = self._wanted[0], None
-                self._absorb(self._agreement.propose(view, draft.block, draft.roots, now), now)
+                self._propose(view, draft, now)
                 return True
         if self._check is not None:
             proposal, known = self._check, (self._collection.changes, self._assembly.changes)
@@ -207,6 +238,14 @@ class Voting:
         self._actions += self._assembly.ask(inputs)
         return self._assembly.draft(inputs)
 
+    def _propose(self, view: int, draft: Draft, now: float) -> None:
+        """Proposes the draft, with the changes of the membership that are asked for."""
+        changes, proofs = self._seat.pending.propose(self._number)
+        block, roots = draft.block, draft.roots
+        if changes:
+            block, roots = replace(block, changes=changes), ()
+        self._absorb(self._agreement.propose(view, block, roots, now, proofs), now)
+
     # what we vote for
 
     def _verdict(self, proposal: Propose) -> bool | None:
@@ -217,7 +256,7 @@ class Voting:
         numbers = numbers_in(block.participants)
         inputs = self._collection.inputs(numbers)
         if len(inputs) < len(numbers):
-            return None if numbers[-1] < self._seat.membership.size else False
+            return False if block.participants & ~self._seat.membership.active else None
         statuses = [self._collection.status(number) for number in numbers]
         if inputs_hash(tuple(item.root for item in inputs)) != block.inputs or Status.REFUSED in statuses:
             return False
@@ -231,10 +270,10 @@ class Voting:
         if ours != theirs and draft.block.inputs == block.inputs:
             peer = self._panel.committee.members[self._agreement.leader]
             self._actions.append(DigestMismatch(round=self._number, peer=peer, ours=ours, theirs=theirs))
-        return draft.block == block
+        return replace(draft.block, changes=block.changes) == block
 
     def _skip_verdict(self, proposal: Propose) -> bool | None:
-        if proposal.block != self._assembly.skip().block:
+        if replace(proposal.block, changes=()) != self._assembly.skip().block:
             return False
         ours = self._assembly.draft(self._candidates)
         too_few = ours is not None and ours.block.skipped

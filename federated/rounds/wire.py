@@ -4,47 +4,68 @@ The map holds `kind`, `task`, `round`, `seq`, `expiry` and the fields of the bod
 unknown and missing keys, wrong types, lengths and ranges, and every other encoding than our own.
 Lists are one blob of fixed-size items: update roots (32 bytes), votes (number in the committee, signature).
 Participants are an integer up to 2^64 - 1, and above, in tasks of more members, its bytes, big-endian.
+A block's `previous` is the hash of the one before; changes, proofs and evidence are blobs of
+`federated.rounds.changes`.
 Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import msgpack
 
 from federated.manifest import MAX_COMMITTEE, MAX_MEMBERS, MAX_ROUNDS
+from federated.rounds.changes import (
+    pack_evidence,
+    pack_proofs,
+    parse_peer,
+    unpack_changes,
+    unpack_evidence,
+    unpack_proofs,
+)
 from federated.rounds.messages import (
     HASH_SIZE,
     LOW_BITS,
+    MAX_CAPABILITY,
     MAX_COUNT,
+    MAX_CREDENTIAL,
     MAX_EXAMPLES,
     MAX_LISTED,
     MAX_VIEW,
     NO_BLOCK,
     SIGNATURE_SIZE,
+    Accuse,
     Block,
     Body,
+    Capability,
     Certificate,
+    Change,
     Choice,
     Commit,
     Hello,
+    Join,
+    Leave,
     Message,
     MessageError,
     Model,
     Proof,
     Propose,
+    Recall,
     Reveal,
     Vote,
     inputs_hash,
+    pack_changes,
 )
 from p2p.errors import LocalProtocolError
 
 MAX_MESSAGE = 4096  # bytes; gossip carries announcements only
 MAX_TIME = 1 << 40  # unix seconds; some 35 000 years
 MAX_SEQ = (1 << 63) - 1
+MAX_ID = 64  # bytes of a peer id; the longest has 44
+MAX_FIELDS = 17  # a proposal has the most
 VOTE_SIZE = 1 + SIGNATURE_SIZE  # bytes; number in the committee and signature
 
 
@@ -94,7 +115,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_MESSAGE:
         raise MessageError(f"{len(data)} bytes are over the limit of {MAX_MESSAGE}")
     try:
-        values = msgpack.unpackb(data, max_array_len=0, max_map_len=16, max_ext_len=0, max_str_len=16)
+        values = msgpack.unpackb(data, max_array_len=0, max_map_len=MAX_FIELDS, max_ext_len=0, max_str_len=16)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as exc:
         raise MessageError("not msgpack of a message") from exc
     if not isinstance(values, dict):
@@ -108,6 +129,10 @@ def _integer(low: int, high: int) -> Callable[[Any], bool]:
 
 def _blob(size: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is bytes and len(value) == size
+
+
+def _bytes(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is bytes and least <= len(value) <= most
 
 
 def _list(item: int, least: int) -> Callable[[Any], bool]:
@@ -150,12 +175,14 @@ _HEAD: Mapping[str, Callable[[Any], bool]] = {
     "expiry": _integer(0, MAX_TIME),
 }
 _BLOCK_RULES: Mapping[str, Callable[[Any], bool]] = {
+    "previous": _HASH,
     "base": _HASH,
     "participants": _is_participants,
     "examples": _COUNT,
     "digest": _HASH,
     "root": _HASH,
     "size": _COUNT,
+    "changes": _bytes(0, MAX_MESSAGE),
 }
 _BALLOT_RULES = {"view": _VIEW, "choice": _integer(1, 3), "block": _HASH}
 _RULES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
@@ -168,10 +195,16 @@ _RULES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "parent": _integer(0, MAX_VIEW),
         **_BLOCK_RULES,
         "inputs": _list(HASH_SIZE, 0),
+        "proofs": _bytes(0, MAX_MESSAGE),
     },
     "vote": {**_HEAD, **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
     "proof": {**_HEAD, **_BALLOT_RULES, "votes": _is_votes},
     "certificate": {**_HEAD, "view": _VIEW, **_BLOCK_RULES, "inputs": _HASH, "votes": _is_votes},
+    "join": {**_HEAD, "credential": _bytes(1, MAX_CREDENTIAL)},
+    "leave": {**_HEAD, "signature": _blob(SIGNATURE_SIZE)},
+    "accuse": {**_HEAD, "evidence": _bytes(1, MAX_CREDENTIAL)},
+    "recall": {**_HEAD, "peer": _bytes(1, MAX_ID), **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
+    "capability": {**_HEAD, "payload": _bytes(1, MAX_CAPABILITY)},
 }
 
 
@@ -187,7 +220,8 @@ def _fields(body: Body) -> tuple[str, dict[str, Any]]:
             return "reveal", {**fields, "examples": body.examples}
         case Propose(block=block):
             numbers = {"view": body.view, "parent": body.parent}
-            return "propose", {**numbers, **_block_fields(block), "inputs": _listed(body)}
+            lists = {"inputs": _listed(body), "proofs": pack_proofs(body.proofs)}
+            return "propose", {**numbers, **_block_fields(block), **lists}
         case Vote():
             return "vote", {**_ballot_fields(body), "signature": body.signature}
         case Proof():
@@ -195,6 +229,16 @@ def _fields(body: Body) -> tuple[str, dict[str, Any]]:
         case Certificate(block=block):
             fields = {"view": body.view, **_block_fields(block), "inputs": block.inputs}
             return "certificate", {**fields, "votes": _join(body.votes)}
+        case Join():
+            return "join", {"credential": body.credential}
+        case Leave():
+            return "leave", {"signature": body.signature}
+        case Accuse():
+            return "accuse", {"evidence": pack_evidence(body.evidence)}
+        case Recall(vote=vote):
+            return "recall", {"peer": body.peer.raw, **_ballot_fields(vote), "signature": vote.signature}
+        case Capability():
+            return "capability", {"payload": body.payload}
 
 
 def _ballot_fields(body: Vote | Proof) -> dict[str, Any]:
@@ -202,16 +246,22 @@ def _ballot_fields(body: Vote | Proof) -> dict[str, Any]:
 
 
 def _listed(body: Propose) -> bytes:
-    """The roots of a proposal's updates, or their hash when they are too many to list."""
-    many = body.block.participants.bit_count() > MAX_LISTED
-    return body.block.inputs if many else b"".join(body.inputs)
+    """The roots of a proposal's updates, or their hash when they are not listed."""
+    listed = is_listed(body.block.participants, body.block.changes)
+    return b"".join(body.inputs) if listed else body.block.inputs
+
+
+def is_listed(participants: int, changes: Sequence[Change]) -> bool:
+    """Whether there is room in a proposal for the roots of its updates."""
+    return participants.bit_count() <= MAX_LISTED and not changes
 
 
 def _block_fields(block: Block) -> dict[str, Any]:
     model, members = block.model, block.participants
     bits = members if members <= LOW_BITS else members.to_bytes((members.bit_length() + 7) // 8)
-    fields = {"base": block.base, "participants": bits, "examples": block.examples}
-    return {**fields, "digest": model.digest, "root": model.root, "size": model.size}
+    fields = {"previous": block.parent, "base": block.base, "participants": bits, "examples": block.examples}
+    hashes = {"digest": model.digest, "root": model.root, "size": model.size}
+    return {**fields, **hashes, "changes": pack_changes(block.changes)}
 
 
 def _join(votes: tuple[tuple[int, bytes], ...]) -> bytes:
@@ -230,12 +280,14 @@ def _participants(values: dict[str, Any]) -> int:
 def _block(values: dict[str, Any], inputs: bytes) -> Block:
     block = Block(
         task=values["task"],
+        parent=values["previous"],
         round=values["round"],
         base=values["base"],
         inputs=inputs,
         participants=_participants(values),
         examples=values["examples"],
         model=Model(digest=values["digest"], root=values["root"], size=values["size"]),
+        changes=unpack_changes(values["changes"]),
     )
     if block.skipped and (block.examples, block.inputs, block.model.digest) != (
         0,
@@ -248,16 +300,18 @@ def _block(values: dict[str, Any], inputs: bytes) -> Block:
 
 def _propose(values: dict[str, Any]) -> Propose:
     inputs = tuple(_split(values["inputs"], HASH_SIZE))
-    count = _participants(values).bit_count()
-    if len(inputs) != (count if count <= MAX_LISTED else 1):
-        raise MessageError("a proposal has one update of each participant, or the hash of many")
+    participants = _participants(values)
+    listed = is_listed(participants, unpack_changes(values["changes"]))
+    if len(inputs) != (participants.bit_count() if listed else 1):
+        raise MessageError("a proposal has one update of each participant, or the hash of all")
     if values["parent"] >= values["view"]:
         raise MessageError("a proposal's parent is an earlier view")
-    if count <= MAX_LISTED:
-        block = _block(values, inputs_hash(inputs))
-    else:
-        block, inputs = _block(values, inputs[0]), ()
-    return Propose(view=values["view"], parent=values["parent"], block=block, inputs=inputs)
+    block = _block(values, inputs_hash(inputs) if listed else inputs[0])
+    proofs = unpack_proofs(values["proofs"])
+    if len(proofs) != len(block.changes):
+        raise MessageError("a proposal has one proof of each change")
+    roots = inputs if listed else ()
+    return Propose(view=values["view"], parent=values["parent"], block=block, inputs=roots, proofs=proofs)
 
 
 def _ballot(values: dict[str, Any]) -> dict[str, Any]:
@@ -279,6 +333,13 @@ def _certificate(values: dict[str, Any]) -> Certificate:
     return Certificate(view=values["view"], block=block, votes=_votes(values["votes"]))
 
 
+def _accuse(values: dict[str, Any]) -> Accuse:
+    accusation = Accuse(evidence=unpack_evidence(values["evidence"]))
+    if accusation.round != values["round"]:
+        raise MessageError("evidence of another round")
+    return accusation
+
+
 def _plain(body: Callable[..., Body], *names: str) -> Callable[[dict[str, Any]], Body]:
     return lambda values: body(round=values["round"], **{name: values[name] for name in names})
 
@@ -291,4 +352,11 @@ _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Body]] = {
     "vote": lambda values: Vote(**_ballot(values), signature=values["signature"]),
     "proof": _proof,
     "certificate": _certificate,
+    "join": _plain(Join, "credential"),
+    "leave": _plain(Leave, "signature"),
+    "accuse": _accuse,
+    "recall": lambda values: Recall(
+        peer=parse_peer(values["peer"]), vote=Vote(**_ballot(values), signature=values["signature"])
+    ),
+    "capability": _plain(Capability, "payload"),
 }

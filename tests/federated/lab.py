@@ -237,6 +237,7 @@ def certified(model: Model, number: int, task: bytes = bytes(32)) -> Certificate
     """A certificate of round `number` for `model`, with the form of one but with no true signature."""
     block = Block(
         task=task,
+        parent=task,
         round=number,
         base=bytes(32),
         inputs=inputs_hash((bytes(32),)),

@@ -57,7 +57,8 @@ async def test_a_round_is_reported_with_all_that_happened(autojump_clock: MockCl
     phases = ["train", "commit", "reveal", "fetch", "validate", "aggregate", "vote"]
     reported = [event for event in events if event["event"] == "phase" and event["round"] == 1]
     assert [event["phase"] for event in reported] == phases
-    assert all(event.keys() == {"event", "task", "round", "phase", "seconds"} for event in reported)
+    names = {"event", "task", "round", "phase", "seconds", "answers", "needed"}
+    assert all(event.keys() == names for event in reported)
     first, second = lab.rounds(1).values()
     assert first["task"] == lab.manifest.task_id.hex()
     assert first["participants"] == list(lab.manifest.members)

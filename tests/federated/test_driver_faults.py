@@ -175,7 +175,8 @@ async def test_a_checkpoint_of_another_kind_of_model_is_not_guessed_at(
     state = TaskState(FolderFiles(folder), lab.manifest.task_id, 1000)
     state.restore()
     model = Model(digest=digest(OTHER_MODEL), root=blob_root(OTHER_MODEL), size=len(OTHER_MODEL))
-    state.checkpoint(certified(model, 1, lab.manifest.task_id), OTHER_MODEL)
+    certificate = certified(model, 1, lab.manifest.task_id)
+    state.checkpoint(certificate, [certificate], OTHER_MODEL)
     state.close()
     async with open_lab(lab, 1):
         await lab.until(lambda: bool(lab.task_events(1)))

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.errors import ManifestError
-from federated.manifest import MAX_MANIFEST, MAX_MEMBERS, PluginRef, load_manifest, parse_manifest
+from federated.manifest import (
+    MAX_MANIFEST,
+    MAX_MEMBERS,
+    ByInvitation,
+    ByWork,
+    Closed,
+    PluginRef,
+    load_manifest,
+    parse_manifest,
+)
 from tests.federated.samples import manifest, members, peer
 
 
@@ -61,6 +70,8 @@ def test_task_id_does_not_depend_on_spaces_or_on_defaults_left_out() -> None:
         {"policy": {"quorum": 0.9}},
         {"max_update_bytes": 1000},
         {"trainer": {"name": "numpy-mlp", "settings": {"lr": 0.2}}},
+        {"admission": {"kind": "work", "bits": 20}},
+        {"admission": {"kind": "invitation", "issuers": members(1)}},
     ],
 )
 def test_every_field_changes_the_task_id(change: dict[str, Any]) -> None:
@@ -99,6 +110,29 @@ BAD_FIELDS = [
     ("policy", {"phase_deadline_s": 1e9}, "policy.phase_deadline_s"),
     ("max_update_bytes", 0, "max_update_bytes"),
     ("surprise", 1, "surprise"),
+    ("admission", {"kind": "open"}, "admission"),
+    ("admission", {"kind": "closed", "bits": 8}, "admission.closed.bits"),
+    ("admission", {"kind": "work"}, "admission.work.bits: Field required"),
+    ("admission", {"kind": "work", "bits": 7}, "admission.work.bits: Input should be greater"),
+    ("admission", {"kind": "work", "bits": 33}, "admission.work.bits: Input should be less"),
+    (
+        "admission",
+        {"kind": "invitation", "issuers": []},
+        "admission.invitation.issuers: a task has 1 to 64 issuers, not 0",
+    ),
+    (
+        "admission",
+        {"kind": "invitation", "issuers": members(1) * 2},
+        f"admission.invitation.issuers: {members(1)[0]} is listed twice",
+    ),
+    (
+        "admission",
+        {"kind": "invitation", "issuers": ["QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"]},
+        "admission.invitation.issuers: QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N cannot invite",
+    ),
+    ("max_members", 7, "max_members is for tasks that admit members"),
+    ("max_members", 0, "max_members"),
+    ("max_members", 1025, "max_members"),
 ]
 
 
@@ -193,3 +227,45 @@ def test_the_largest_task_fits_into_a_manifest() -> None:
     indented = json.dumps(json.loads(many.canonical()), indent=4).encode()
     assert len(indented) < MAX_MANIFEST
     assert parse_manifest(indented) == many
+
+
+def test_a_task_that_nobody_joins_is_the_same_whether_it_says_so_or_not() -> None:
+    closed = parse_manifest(written(admission={"kind": "closed"}, max_members=MAX_MEMBERS))
+    assert closed == manifest(admission=Closed())
+    assert closed.canonical() == manifest().canonical()
+    assert not closed.is_open
+    assert closed.most_members == 3
+    assert closed.issuer_ids == ()
+
+
+@pytest.mark.parametrize(
+    "admission", [ByWork(kind="work", bits=20), ByInvitation(kind="invitation", issuers=members(2))]
+)
+def test_a_task_that_admits_members_is_read_back(admission: ByWork | ByInvitation) -> None:
+    task = manifest(admission=admission, max_members=10)
+    again = parse_manifest(task.canonical())
+    assert again == task
+    assert again.is_open
+    assert again.most_members == 10
+    assert b'"max_members":1024' in manifest(admission=admission).canonical()
+
+
+def test_issuers_are_sorted_like_members() -> None:
+    tasks = [
+        manifest(admission=ByInvitation(kind="invitation", issuers=members(3)[::step])) for step in (1, -1)
+    ]
+    assert tasks[0].task_id == tasks[1].task_id
+    assert list(tasks[0].issuer_ids) == sorted(peer(number) for number in range(3))
+
+
+def test_a_task_has_room_for_the_members_that_it_lists() -> None:
+    with pytest.raises(ManifestError, match="max_members is 2, fewer than the 3 listed"):
+        parse_manifest(written(admission={"kind": "work", "bits": 8}, max_members=2))
+
+
+def test_the_committee_of_a_task_that_grows_is_part_of_it() -> None:
+    work = ByWork(kind="work", bits=8)
+    small = manifest(admission=work, max_members=20, committee=10)
+    assert parse_manifest(small.canonical()) == small
+    everybody = manifest(admission=work, max_members=10, committee=10)
+    assert everybody.task_id == manifest(admission=work, max_members=10, committee=64).task_id

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,14 +9,31 @@ import pytest
 from federated import state as state_module
 from federated.errors import StorageError
 from federated.journal import CheckpointStore, Journal, SavedState
-from federated.rounds.messages import Block, Certificate, Hello, Model, Reveal, inputs_hash
+from federated.rounds.committee import Membership
+from federated.rounds.messages import (
+    Accuse,
+    Block,
+    Certificate,
+    Change,
+    ChangeKind,
+    Choice,
+    Evidence,
+    Hello,
+    Leave,
+    Model,
+    Reveal,
+    Vote,
+    inputs_hash,
+)
 from federated.rounds.wire import encode_entry
 from federated.state import Restored, TaskState
 from federated.workbench import digest
-from p2p.files import FolderFiles
+from p2p.files import FolderFiles, OpenFile
+from tests.federated.samples import peer
 
 TASK = bytes(range(32))
 MODEL = b"a model" * 100
+JOIN = Change(kind=ChangeKind.JOIN, peer=peer(9), proof=bytes(32))
 ENTRY = Reveal(round=3, root=bytes(32), size=7, nonce=bytes(32), examples=1)
 
 
@@ -22,6 +41,7 @@ def certificate(model: bytes = MODEL, task: bytes = TASK, number: int = 2) -> Ce
     hashes = Model(digest=digest(model), root=bytes(32), size=len(model))
     block = Block(
         task=task,
+        parent=bytes(32),
         round=number,
         base=bytes(32),
         inputs=inputs_hash((bytes(32),)),
@@ -56,11 +76,12 @@ def test_what_is_written_is_there_after_a_crash(tmp_path: Path) -> None:
 def test_a_checkpoint_ends_the_journal_of_its_round(tmp_path: Path) -> None:
     state, _ = opened(tmp_path)
     state.write([ENTRY])
-    state.checkpoint(certificate(), MODEL)
+    [made] = chain(1)
+    state.checkpoint(made, [made], MODEL)
     state.write([ENTRY])
     state.close()
     state, restored = opened(tmp_path)
-    assert restored == Restored(certificate=certificate(), model=MODEL, entries=(ENTRY,))
+    assert restored == Restored(certificate=made, model=MODEL, entries=(ENTRY,), history=(made,))
     state.close()
 
 
@@ -77,7 +98,7 @@ def test_a_restore_can_be_made_again(tmp_path: Path) -> None:
 def test_without_a_folder_nothing_is_kept() -> None:
     state, restored = opened(None)
     state.write([ENTRY])
-    state.checkpoint(certificate(), MODEL)
+    state.checkpoint(certificate(), [certificate()], MODEL)
     assert restored == state.restore() == Restored()
     state.close()
 
@@ -113,22 +134,164 @@ def test_a_checkpoint_that_does_not_hold_its_model_is_refused(record: bytes, tmp
         opened(tmp_path)
 
 
-def test_the_certificates_of_earlier_rounds_are_kept_where_they_are_needed(
+def chain(count: int) -> list[Certificate]:
+    """Certificates of the first rounds, one after the other; the second round lets somebody in."""
+    made: list[Certificate] = []
+    for number in range(1, count + 1):
+        known = certificate(number=number)
+        parent = made[-1].block.hash if made else TASK
+        changes = (JOIN,) if number == 2 else ()
+        made.append(replace(known, block=replace(known.block, parent=parent, changes=changes)))
+    return made
+
+
+def test_all_certificates_are_kept_and_the_newest_are_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state_module, "HISTORY", 2)
-    made = [certificate(number=number) for number in range(1, 8)]
-    state = TaskState(FolderFiles(tmp_path), TASK, 1000, keeps_history=True)
-    assert state.restore().history == ()
-    for count, item in enumerate(made, start=1):
-        state.checkpoint(item, MODEL)
+    monkeypatch.setattr(state_module, "HISTORY", 3)
+    made = chain(8)
+    state, _ = opened(tmp_path)
+    for first, last in ((0, 1), (1, 2), (2, 7), (7, 8)):
+        state.checkpoint(made[last - 1], made[first:last], MODEL)
         state.close()
-        state = TaskState(FolderFiles(tmp_path), TASK, 1000, keeps_history=True)
-        restored = state.restore()
-        assert restored.certificate == item
-        assert restored.history[-2:] == tuple(made[:count])[-2:]
-        assert len(restored.history) <= 4
+        state, restored = opened(tmp_path)
+        assert restored.certificate == made[last - 1]
+        assert restored.history == tuple(made[:last][-3:])
+        assert restored.changes == (((JOIN,),) if last > 1 else ())
+    encoded = [encode_entry(TASK, item) for item in made]
+    assert state.certificates(1, 64) == encoded
+    assert state.certificates(3, 2) == encoded[2:4]
+    assert state.certificates(8, 64) == encoded[7:]
+    assert state.certificates(9, 64) == []
     state.close()
-    plain = TaskState(FolderFiles(tmp_path), TASK, 1000)
-    assert plain.restore().history == ()
-    plain.close()
+    members = Membership(TASK, [peer(1), peer(2)])
+    assert restored.membership(members) == members.apply((JOIN,))
+
+
+class Died(BaseException):
+    """The process is killed."""
+
+
+class Mortal(FolderFiles):
+    """A folder whose process dies at the write of this number, before or after it."""
+
+    def __init__(self, path: Path, left: list[int]) -> None:
+        super().__init__(path)
+        self._left = left
+
+    def _live(self) -> None:
+        self._left[0] -= 1
+        if self._left[0] < 0:
+            raise Died
+
+    def write_durably(self, name: str, data: bytes) -> None:
+        self._live()
+        super().write_durably(name, data)
+        self._live()
+
+    def remove(self, name: str) -> None:
+        self._live()
+        super().remove(name)
+
+    def open(self, name: str) -> OpenFile:
+        return MortalFile(super().open(name), self._live)
+
+
+class MortalFile:
+    def __init__(self, file: OpenFile, live: Callable[[], None]) -> None:
+        self._file = file
+        self._live = live
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._live()
+        self._file.write(offset, data[: len(data) // 2])
+        self._live()
+        self._file.write(offset, data)
+
+    def truncate(self, size: int) -> None:
+        self._live()
+        self._file.truncate(size)
+
+    def sync(self) -> None:
+        self._live()
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def test_a_crash_at_any_write_of_a_checkpoint_leaves_no_gap_and_no_end_without_a_model(
+    tmp_path: Path,
+) -> None:
+    made, ends, died = chain(6), set[tuple[int, int]](), True
+    operation = 0
+    while died:
+        left = [1 << 30]
+        state = TaskState(Mortal(tmp_path / str(operation), left), TASK, len(MODEL))
+        state.restore()
+        state.checkpoint(made[1], made[:2], MODEL)
+        left[0], died = operation, False
+        try:
+            state.checkpoint(made[5], made[2:], MODEL)
+        except Died:
+            died = True
+        state.close()
+        _, restored = opened(tmp_path / str(operation))
+        assert restored.certificate is not None
+        assert restored.history == tuple(made[: len(restored.history)])
+        ends.add((restored.certificate.round, len(restored.history)))
+        operation += 1
+    assert ends == {(2, 2), (2, 3), (2, 5), (6, 6)}
+
+
+def test_evidence_and_our_leave_are_kept_when_the_round_is_over(tmp_path: Path) -> None:
+    votes = [
+        Vote(round=1, view=1, choice=Choice.NOTARIZE, block=bytes([label]) * 32, signature=bytes(64))
+        for label in (1, 2)
+    ]
+    accusation = Accuse(evidence=Evidence(peer=peer(1), first=votes[0], second=votes[1]))
+    leave = Leave(round=1, signature=bytes(64))
+    state, _ = opened(tmp_path)
+    state.write([ENTRY, accusation])
+    state.write([leave])
+    made = chain(1)
+    state.checkpoint(made[0], made, MODEL)
+    state.close()
+    state, restored = opened(tmp_path)
+    assert restored.entries == (accusation, leave)
+    state.close()
+
+
+def test_the_chain_that_admitted_us_is_there_before_any_model(tmp_path: Path) -> None:
+    made = chain(3)
+    for files in (None, FolderFiles(tmp_path)):
+        state = TaskState(files, TASK, len(MODEL), made)
+        for _ in range(2):
+            restored = state.peek()
+            assert (restored.certificate, restored.history) == (None, tuple(made))
+            assert restored.changes == ((JOIN,),)
+    state = TaskState(FolderFiles(tmp_path), TASK, len(MODEL), [made[2]])
+    assert state.restore().history == tuple(made)
+    state.close()
+
+
+def test_without_files_the_newest_certificates_are_there_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "HISTORY", 3)
+    state, made = TaskState(None, TASK, 1000), chain(5)
+    for item in made:
+        state.checkpoint(item, [item], MODEL)
+    assert state.certificates(2, 3) == [encode_entry(TASK, item) for item in made[2:4]]
+    assert state.certificates(4, 64) == [encode_entry(TASK, item) for item in made[3:]]
+
+
+def test_a_chain_with_a_gap_or_of_other_blocks_is_refused(tmp_path: Path) -> None:
+    made = chain(4)
+    state, _ = opened(tmp_path)
+    with pytest.raises(StorageError, match="ends at round 0, too early"):
+        state.checkpoint(made[2], made[2:3], MODEL)
+    state.checkpoint(made[0], made[:1], MODEL)
+    other = replace(made[1], block=replace(made[1].block, parent=bytes(32)))
+    state.checkpoint(other, [other], MODEL)
+    state.close()
+    with pytest.raises(StorageError, match="breaks at round 2"):
+        opened(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 from federated import codec
 from federated.errors import AggregationError, CodecError, DataError, PluginError, TrainingStopped
 from federated.manifest import PluginRef
+from federated.pace import Pace
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate, PeerContext, TrainContext, TrainResult
 from federated.rounds.events import Input
@@ -59,6 +60,25 @@ def test_training_gives_a_delta_and_leaves_its_base_alone() -> None:
     assert checked.delta["count"] == 1
     point = update.examples - 1
     assert checked.delta["w"] == pytest.approx((point - 3) / 2)
+
+
+def test_what_fits_before_the_deadline_is_known_from_earlier_trainings() -> None:
+    steps: list[int | None] = []
+
+    class Spy(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            steps.append(context.steps)
+            return super().train(parameters, data, context)
+
+    made = bench()
+    made._plugins = replace(made._plugins, trainer=Spy())
+    made = bench()
+    made._plugins = replace(made._plugins, trainer=Spy())
+    pace = Pace()
+    made.train(base(made), 1, never, pace)
+    pace.observe(30, 10.0)
+    made.train(base(made), 2, never, pace)
+    assert steps == [None, pace.steps_within(tiny_manifest(1).policy.train_deadline_s)]
 
 
 def test_the_seed_differs_by_round_and_member_and_repeats_otherwise() -> None:

@@ -35,9 +35,9 @@ ENDS = "every DHT operation ends"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A bug: in `file`, `good` becomes `bad`; `seed` finds it and says `said`."""
+    """A bug: in a module of `package`, `good` becomes `bad`; `seed` finds it and says `said`."""
 
-    file: str
+    package: str
     good: str
     bad: str
     seed: int
@@ -47,21 +47,21 @@ class Mutant:
 
 MUTANTS = {
     "iteration over a set of ids": Mutant(
-        file="p2p/gossipsub/gossip.py",
+        package="p2p/gossipsub",
         good="self._rng.sample(candidates, min(",
         bad="self._rng.sample(list(set(candidates)), min(",
         seed=8,
         said=TRACE,
     ),
     "a forgotten deadline: of a request of the DHT": Mutant(
-        file="p2p/kad/lookup.py",
+        package="p2p/kad",
         good="return next(iter(self._deadlines.values()), None)",
         bad="return None",
         seed=71,
         said=ENDS,
     ),
     "a wrong window: yamux gives credit too late": Mutant(
-        file="p2p/yamux/flow.py",
+        package="p2p/yamux",
         good="return 2 * self.consumed >= self.window and",
         bad="return self.consumed > self.window and",
         seed=53,
@@ -69,14 +69,14 @@ MUTANTS = {
         peers=8,
     ),
     "a lost wake-up: of the heartbeat's timer": Mutant(
-        file="p2p/gossipsub/driver.py",
+        package="p2p/gossipsub",
         good="            self._rearm.set()\n",
         bad="            pass\n",
         seed=4,
         said=DELIVERY,
     ),
     "a lost wake-up: of a stream whose window opened": Mutant(
-        file="p2p/yamux/driver.py",
+        package="p2p/yamux",
         good="                if stream := streams.get(stream_id):\n                    stream.wake()\n",
         bad="                pass\n",
         seed=124,
@@ -84,7 +84,7 @@ MUTANTS = {
         peers=8,
     ),
     "dropped on reconnect: the link of a peer that returns": Mutant(
-        file="p2p/gossipsub/driver.py",
+        package="p2p/gossipsub",
         good="link = self._links.pop(peer, None)",
         bad="link = self._links.get(peer)",
         seed=2,
@@ -92,35 +92,35 @@ MUTANTS = {
         peers=8,
     ),
     "a mesh keeps who is gone": Mutant(
-        file="p2p/gossipsub/router.py",
+        package="p2p/gossipsub",
         good="                self._mesh.remove(peer)\n                self._gossip.remove(peer)\n",
         bad="                self._gossip.remove(peer)\n",
         seed=6,
         said="no exception escapes from a node",
     ),
     "what is passed on is not kept for those who ask": Mutant(
-        file="p2p/gossipsub/router.py",
+        package="p2p/gossipsub",
         good="            self._history.put(message_id, message)\n            floodsub",
         bad="            floodsub",
         seed=4,
         said=DELIVERY,
     ),
     "a put that nobody takes never ends": Mutant(
-        file="p2p/kad/lookup.py",
+        package="p2p/kad",
         good="        if not self._deadlines:\n            actions.append(self._finish(",
         bad="        if self._taken and not self._deadlines:\n            actions.append(self._finish(",
         seed=71,
         said=ENDS,
     ),
     "the journal is not synced before a commitment is sent": Mutant(
-        file="federated/journal.py",
+        package="federated",
         good="                self._file.write(self._end, block)\n                self._file.sync()\n",
         bad="                self._file.write(self._end, block)\n",
         seed=57,
         said="no honest node accuses another",
     ),
     "a connection that is lost stays in the table": Mutant(
-        file="p2p/swarm.py",
+        package="p2p",
         good="            del self.connections[connection.peer]\n            self.manager",
         bad="            self.manager",
         seed=85,
@@ -128,7 +128,7 @@ MUTANTS = {
         peers=10,
     ),
     "identify goes unanswered": Mutant(
-        file="p2p/identify/service.py",
+        package="p2p/identify",
         good="            if admitted:\n                self._planner",
         bad="            if not admitted:\n                self._planner",
         seed=4,
@@ -141,10 +141,11 @@ def planted(mutant: Mutant, folder: Path) -> Path:
     """A copy of the tree with the bug in it."""
     for room in ROOMS:
         shutil.copytree(ROOT / room, folder / room)  # with what is compiled: it need not be again
-    path = folder / mutant.file
-    text = path.read_text(encoding="utf-8")
-    assert text.count(mutant.good) == 1, "the code has changed: plant the bug where it is now"
-    path.write_text(text.replace(mutant.good, mutant.bad), encoding="utf-8")
+    texts = {path: path.read_text(encoding="utf-8") for path in (folder / mutant.package).glob("*.py")}
+    counts = {path: count for path, text in texts.items() if (count := text.count(mutant.good))}
+    assert list(counts.values()) == [1], f"the code has changed: plant the bug where it is now: {counts}"
+    [path] = counts
+    path.write_text(texts[path].replace(mutant.good, mutant.bad), encoding="utf-8")
     return folder
 
 

@@ -48,18 +48,59 @@ async def test_a_killed_peer_comes_back_and_all_models_agree(tmp_path):
         result = await demo.wait_for("result")
         assert await demo.process.wait() == 0
     assert set(result) == {
-        *("event", "accuracy", "centralised_accuracy", "rounds", "peers"),
-        *("digests_agree", "seconds", "bytes_sent", "report"),
+        *("event", "accuracy", "centralised_accuracy", "rounds", "certified", "peers"),
+        *("digests_agree", "seconds", "bytes_sent", "liars", "liars_ejected", "report"),
     }
-    assert (result["rounds"], result["peers"], result["digests_agree"]) == (5, 3, True)
+    assert (result["rounds"], result["certified"], result["peers"]) == (5, 5, 3)
+    assert (result["digests_agree"], result["liars"], result["liars_ejected"]) == (True, [], True)
     assert result["accuracy"] > 0.8
     assert result["centralised_accuracy"] > 0.9
     report = Path(result["report"])
     written = json.loads((report / "results.json").read_text())
-    assert [len(record["digests"]) >= 2 for record in written["history"]] == [True] * 5
+    [task] = written["tasks"]
+    assert [len(record["digests"]) >= 2 for record in task["history"]] == [True] * 5
+    assert [len(set(record["blocks"].values())) for record in task["history"]] == [1] * 5
+    assert all(record["phases"]["vote"] > 0 for record in task["history"])
     assert written["kills"][0]["back_in_round"] in (4, 5)
     assert (report / "accuracy.png").exists()
     assert (report / "peer-0.log").exists()
+
+
+async def test_a_peer_that_votes_twice_is_ejected_with_evidence_and_the_others_go_on(tmp_path):
+    command = [*ATCP, "demo", "--trainer", "numpy", "--peers", "4", "--json", "--rounds", "4"]
+    async with run_process([*command, "--byzantine", "1", "--report", str(tmp_path)]) as demo:
+        liar = (await demo.wait_for("started"))["peer_ids"][-1]
+        ejected = await demo.wait_for("ejected")
+        assert ejected["peer"] == liar
+        result = await demo.wait_for("result")
+        assert await demo.process.wait() == 0
+    assert (result["certified"], result["digests_agree"]) == (4, True)
+    assert (result["liars"], result["liars_ejected"]) == ([liar], True)
+    report = Path(result["report"])
+    [task] = json.loads((report / "results.json").read_text())["tasks"]
+    [ejection] = task["ejections"]
+    assert (ejection["peer"], ejection["round"], ejection["proven"]) == (liar, ejected["round"], True)
+    assert len(ejection["votes"]) == 2
+    last = task["history"][-1]
+    assert liar not in last["participants"]
+    assert len(last["blocks"]) == 3
+    assert ejection["evidence"] in (report / "report.html").read_text()
+
+
+async def test_two_tasks_train_at_once_on_the_same_peers(tmp_path):
+    pytest.importorskip("torch", reason="one of the two tasks needs it")
+    command = [*ATCP, "demo", "--trainer", "both", "--peers", "2", "--json", "--rounds", "2"]
+    async with run_process([*command, "--report", str(tmp_path)]) as demo:
+        tasks = [(await demo.wait_for("round", lambda event: event["round"] == 1))["task"]]
+        await demo.wait_for("round", lambda event: event["task"] not in tasks)
+        assert (await demo.wait_for("result"))["certified"] == 2
+        assert await demo.process.wait() == 0
+    [folder] = tmp_path.iterdir()
+    tasks = json.loads((folder / "results.json").read_text())["tasks"]
+    assert [(task["trainer"], task["certified"], task["digests_agree"]) for task in tasks] == [
+        ("numpy", 2, True),
+        ("torch", 2, True),
+    ]
 
 
 async def test_the_death_of_the_first_peer_does_not_stop_the_others(tmp_path):
@@ -92,7 +133,8 @@ def test_people_see_rounds_and_a_table(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "round 2: accuracy" in done.stderr
-    assert "3 peers trained together for 2 rounds" in done.stdout
+    assert "3 peers trained digits together for 2 rounds" in done.stdout
+    assert "2 rounds certified" in done.stdout
     assert "all models agree" in done.stdout
     assert "Traceback" not in done.stderr
 
@@ -124,7 +166,7 @@ async def test_a_process_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}"\n')  # its path may have a space
     monkeypatch.setattr(sys, "executable", str(script))
     script.chmod(0o755)
-    process = PeerProcess(tmp_path, tmp_path / "task.json", tmp_path / "peer.log")
+    process = PeerProcess(tmp_path, [tmp_path / "task.json"], tmp_path / "peer.log")
     await process.stop()
     assert process.last_log_line() == ""
     await process.start([])
@@ -143,6 +185,8 @@ async def test_a_process_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
         (["demo", "--peers", "many"], "from 1 to 64"),
         (["demo", "--rounds", "-1"], "from 1 to"),
         (["demo", "--trainer", "jax"], "jax"),
+        (["demo", "--byzantine", "2"], "more than 6 peers"),
+        (["demo", "--byzantine", "-1"], "from 0 to"),
         (["identity"], "--data-dir"),
         (["identity", "--data-dir", "/dev/null/x"], "/dev/null/x"),
     ],

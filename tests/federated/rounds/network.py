@@ -17,6 +17,8 @@ from typing import Any
 
 from federated.manifest import MAX_COMMITTEE, RoundPolicy, TaskManifest
 from federated.rounds import wire
+from federated.rounds.changes import Admission
+from federated.rounds.committee import Membership
 from federated.rounds.events import (
     Action,
     Adopt,
@@ -25,11 +27,16 @@ from federated.rounds.events import (
     Aggregated,
     Checkpoint,
     DigestMismatch,
+    Ejected,
     Event,
     Fetch,
     Fetched,
     FetchFailed,
+    FetchHistory,
+    HistoryFailed,
+    HistoryFetched,
     Input,
+    MembershipChanged,
     MessageReceived,
     Misbehaved,
     ModelAdopted,
@@ -40,6 +47,7 @@ from federated.rounds.events import (
     Started,
     StopTraining,
     TaskFinished,
+    TaskLeft,
     Train,
     Trained,
     Validate,
@@ -47,7 +55,19 @@ from federated.rounds.events import (
     WriteJournal,
 )
 from federated.rounds.machine import RoundMachine
-from federated.rounds.messages import Body, Certificate, Choice, Message, Model, Reveal, Vote
+from federated.rounds.messages import (
+    Accuse,
+    Block,
+    Body,
+    Certificate,
+    Choice,
+    Join,
+    Leave,
+    Message,
+    Model,
+    Reveal,
+    Vote,
+)
 from p2p.peer_id import PeerId
 from tests.federated.samples import manifest, members
 
@@ -144,16 +164,20 @@ class Network:
         self.blocked: Callable[[Node, bytes], bool] = lambda node, root: False
         self.tamper: Callable[[Node, Node, Body], Body | None] = lambda sender, to, body: body
         self.nodes = [Node(peer, number) for number, peer in enumerate(self.manifest.peer_ids)]
+        self.admission: Admission | None = None
+        self.serves = True  # whether peers give certificates to those that ask for a range
         self.certified: dict[int, bytes] = {}
+        self.blocks: dict[int, Block] = {}
+        self.memberships: dict[int, Membership] = {}  # after the rounds that changed it
         self.sent: list[tuple[float, int, Body]] = []
         self._votes: dict[tuple[int, int, int, Choice], bytes] = {}
         self._groups: list[int] = [0] * count
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._serial = 0
 
     # time
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
+    def at(self, when: float, what: Callable[[], object]) -> None:
         self._serial += 1
         heapq.heappush(self._heap, (when, self._serial, what))
 
@@ -183,6 +207,13 @@ class Network:
         machine = node.machine
         return "down" if machine is None else f"{machine.round}:{machine.phase.value}"
 
+    def membership(self, rounds: int) -> Membership:
+        """The members after so many rounds."""
+        made = Membership(self.manifest.task_id, self.manifest.peer_ids)
+        for number in range(1, rounds + 1):
+            made = made.apply(self.blocks[number].changes)
+        return made
+
     # faults
 
     def alive(self) -> list[Node]:
@@ -201,6 +232,8 @@ class Network:
                 sign=partial(sign, node.peer),
                 rng=self.rng,
                 verify=verify,
+                membership=self.membership(len(node.disk.history)),
+                admission=self.admission,
             )
             node.base = node.disk.certificate.block.model if node.disk.certificate else INITIAL
             entries = [wire.encode_entry(self.manifest.task_id, entry) for entry in node.disk.journal]
@@ -216,6 +249,24 @@ class Network:
                 if other is not node and self._reaches(node, other):
                     self._notice(node, other, PeerConnected)
                     self._notice(other, node, PeerConnected)
+
+    def ask(self, who: PeerId, credential: bytes) -> Node:
+        """A peer that asks to join, and starts once it is a member; it knows the chain then."""
+        node = Node(who, len(self.nodes))
+        self.nodes.append(node)
+        self._groups.append(0)
+        self._ask(node, credential)
+        return node
+
+    def _ask(self, node: Node, credential: bytes) -> None:
+        number = len(self.blocks)
+        if self.membership(number).is_active(node.peer):
+            best = max(self.nodes, key=lambda other: len(other.disk.history))
+            node.disk.history = list(best.disk.history)
+            self.start(node)
+        else:
+            self._publish(node, Join(round=number + 1, credential=credential))
+            self.after((0.5, 1.0), partial(self._ask, node, credential))
 
     def kill(self, node: Node) -> None:
         if node.machine is not None:
@@ -281,9 +332,18 @@ class Network:
                 digest = certificate.block.model.digest
                 known = self.certified.setdefault(certificate.round, digest)
                 assert known == digest, f"two models are certified for round {certificate.round}"
+                for link in action.chain:
+                    assert self.blocks.setdefault(link.round, link.block) == link.block
+                    if link.round > len(node.disk.history):
+                        assert link.round == len(node.disk.history) + 1
+                        node.disk.history.append(link)
+                assert link == certificate
                 node.disk.certificate = certificate
-                node.disk.history.append(certificate)
-                node.disk.journal = [item for item in node.disk.journal if item.round > certificate.round]
+                node.disk.journal = [
+                    item
+                    for item in node.disk.journal
+                    if item.round > certificate.round or isinstance(item, Accuse | Leave)
+                ]
             case Publish(body=body):
                 node.operations += 1
                 self._publish(node, body)
@@ -310,6 +370,19 @@ class Network:
                 if found:
                     node.disk.models[root] = True
                 reply(ModelAdopted(round=number) if found else AdoptFailed(round=number))
+            case FetchHistory(first=first, count=count, holders=holders):
+                others = self._reachable(node, holders)[1:] if self.serves else []
+                found = [holder for holder in others if len(holder.disk.history) >= first]
+                sent = tuple(found[0].disk.history[first - 1 : first - 1 + count]) if found else ()
+                failed = HistoryFailed()
+                reply(HistoryFetched(holder=found[0].peer, certificates=sent) if sent else failed)
+            case MembershipChanged(round=number, membership=membership):
+                known = self.memberships.setdefault(number, membership)
+                assert known == membership, f"two memberships after round {number}"
+                node.notes.append(action)
+            case Ejected() | TaskLeft():
+                node.notes.append(action)
+                node.done |= isinstance(action, TaskLeft)
             case RoundFinished(model=model):
                 node.base = model
                 node.finished.append(action)
@@ -323,7 +396,8 @@ class Network:
                 pass
 
     def _reachable(self, node: Node, holders: Sequence[PeerId]) -> list[Node]:
-        others = [self.nodes[self.manifest.peer_ids.index(peer)] for peer in holders]
+        by_peer = {item.peer: item for item in self.nodes}
+        others = [by_peer[peer] for peer in holders]
         return [node, *(other for other in others if other.machine and self._reaches(node, other))]
 
     def _reply(self, node: Node, life: int, lag: float, event: Event) -> None:

@@ -53,6 +53,7 @@ def block(label: int) -> Block:
     model = Model(digest=sha256(b"model" + bytes([label])).digest(), root=sha256(b"root").digest(), size=9)
     return Block(
         task=TASK,
+        parent=TASK,
         round=ROUND,
         base=BASE,
         inputs=inputs_hash(roots(label)),

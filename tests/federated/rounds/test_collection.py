@@ -6,14 +6,14 @@ from hashlib import sha256
 
 from federated.rounds.assembly import MAX_AGGREGATES, Assembly
 from federated.rounds.collection import MAX_FETCHES, Collection, Status
-from federated.rounds.committee import numbers_in
+from federated.rounds.committee import Membership, numbers_in
 from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Fetch, Input, Inputs, Screened
 from federated.rounds.messages import Commit, Model, Reveal, commitment
 from tests.federated.rounds.table import BASE, TASK, committee
 
 LIMIT = 1000
-COMMITTEE = committee(4)
-PEERS = COMMITTEE.members
+MEMBERS = Membership(TASK, committee(4).members)
+PEERS = MEMBERS.members
 ALL = 0b1111
 INITIAL = Model(digest=BASE, root=BASE, size=1)
 
@@ -29,7 +29,7 @@ def commit(number: int, what: Reveal) -> Commit:
 
 def collection(*numbers: int) -> Collection:
     """A collection in which these members have committed and revealed."""
-    made = Collection(membership=COMMITTEE, round_number=1, base=BASE, max_update=LIMIT)
+    made = Collection(membership=MEMBERS, round_number=1, base=BASE, max_update=LIMIT)
     for number in numbers:
         assert made.add_commit(number, commit(number, reveal(number))) is None
         assert made.add_reveal(number, reveal(number)) is None
@@ -175,7 +175,7 @@ def inputs(*numbers: int) -> Inputs:
 
 
 def assembly(minimum: int = 2) -> Assembly:
-    return Assembly(membership=COMMITTEE, round_number=1, base=INITIAL, minimum=minimum)
+    return Assembly(membership=MEMBERS, parent=TASK, round_number=1, base=INITIAL, minimum=minimum)
 
 
 def model(label: int) -> Model:

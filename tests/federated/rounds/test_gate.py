@@ -4,12 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federated.manifest import ByWork
 from federated.rounds import gate as gate_module
+from federated.rounds.admission import Admissions, search_work
 from federated.rounds.gate import Gate
-from federated.rounds.messages import CLOCK_SKEW, LIFETIME, Commit, Hello, Message
+from federated.rounds.messages import CLOCK_SKEW, LIFETIME, Commit, Hello, Join, Message
+from federated.rounds.strangers import Strangers
 from federated.rounds.wire import MAX_MESSAGE, encode
 from p2p.gossipsub import PubsubMessage, Verdict
 from p2p.peer_id import PeerId
+from tests.federated.samples import manifest
 from tests.support import key_number
 
 TASK = bytes(range(32))
@@ -83,3 +87,25 @@ def test_the_memory_of_each_member_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert door.judge(message(packet(seq=4))) is Verdict.IGNORE
     assert door.judge(message(packet(seq=0))) is Verdict.ACCEPT  # forgotten
     assert door.judge(message(packet(seq=1), BOB)) is Verdict.IGNORE  # a loud member costs no other
+
+
+def test_an_open_task_hears_the_joins_of_strangers_and_nothing_else_of_them() -> None:
+    task = manifest(admission=ByWork(kind="work", bits=8))
+    credential = search_work(task.task_id, STRANGER, 8, 0, 1 << 16)
+    assert credential is not None
+    open_gate = Gate(
+        task=task.task_id,
+        members=[ALICE, BOB],
+        wall_clock=lambda: NOW,
+        strangers=Strangers(Admissions(task)),
+    )
+    join = Join(round=1, credential=credential)
+    for body, expiry, verdict in [
+        (join, NOW - 1, Verdict.IGNORE),  # said too long ago
+        (join, NOW + LIFETIME, Verdict.ACCEPT),
+        (join, NOW + LIFETIME, Verdict.IGNORE),  # said just before
+        (Hello(round=1, base=bytes(32)), NOW + LIFETIME, Verdict.IGNORE),
+    ]:
+        data = encode(Message(task=task.task_id, seq=1, expiry=int(expiry), body=body))
+        assert open_gate.judge(message(data, STRANGER)) is verdict
+    assert open_gate.judge(message(b"", STRANGER)) is Verdict.REJECT

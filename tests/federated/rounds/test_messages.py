@@ -13,20 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.rounds.messages import (
+    MAX_CAPABILITY,
+    MAX_CHANGES,
+    MAX_CREDENTIAL,
     MAX_LISTED,
+    MAX_PROOFS,
     MAX_VIEW,
     NO_BLOCK,
+    Accuse,
     Block,
     Body,
+    Capability,
     Certificate,
+    Change,
+    ChangeKind,
     Choice,
     Commit,
+    Evidence,
     Hello,
+    Join,
+    Leave,
     Message,
     MessageError,
     Model,
     Proof,
     Propose,
+    Recall,
     Reveal,
     Vote,
     commitment,
@@ -45,6 +57,7 @@ def block(participants: int = 64, skipped: bool = False) -> tuple[Block, tuple[b
     roots = () if skipped else tuple(sorted(sha256(i.to_bytes(2)).digest() for i in range(participants)))
     made = Block(
         task=TASK,
+        parent=OTHER,
         round=10_000,
         base=HASH,
         inputs=inputs_hash(roots),
@@ -71,6 +84,21 @@ def certificate(signers: int = 43) -> Certificate:
     return Certificate(view=MAX_VIEW, block=block()[0], votes=proof(signers=signers).votes)
 
 
+EVIDENCE = Evidence(
+    peer=peer(1),
+    first=Vote(round=1, view=1, choice=Choice.NOTARIZE, block=HASH, signature=SIGNATURE),
+    second=Vote(round=1, view=1, choice=Choice.NOTARIZE, block=OTHER, signature=SIGNATURE),
+)
+PROOFS = (*[bytes([number]) * 200 for number in range(1, MAX_CHANGES)], bytes(MAX_CREDENTIAL))
+
+
+def changed(what: Block) -> Block:
+    """The block with as many changes as there can be."""
+    kinds = list(ChangeKind)
+    changes = [Change(kind=kinds[number % 3], peer=peer(number), proof=HASH) for number in range(MAX_CHANGES)]
+    return replace(what, changes=tuple(changes))
+
+
 BODIES: list[Body] = [
     Hello(round=1, base=HASH),
     Commit(round=1, commitment=HASH),
@@ -87,6 +115,14 @@ BODIES: list[Body] = [
     propose(1024),
     replace(certificate(), block=block(1024)[0]),
     replace(certificate(), block=replace(block()[0], participants=1 << 1023)),
+    Join(round=1, credential=bytes(MAX_CREDENTIAL)),
+    Leave(round=1, signature=SIGNATURE),
+    Accuse(evidence=EVIDENCE),
+    Capability(round=1, payload=bytes(MAX_CAPABILITY)),
+    Recall(peer=peer(1), vote=EVIDENCE.first),
+    replace(propose(), block=changed(propose().block), inputs=(), proofs=PROOFS),
+    replace(propose(1024), block=changed(propose(1024).block), proofs=PROOFS),
+    replace(certificate(), block=changed(block(1024)[0])),
 ]
 
 
@@ -115,6 +151,7 @@ def test_what_sixty_four_members_say_fits() -> None:
 def test_what_a_thousand_members_say_fits() -> None:
     assert len(encode(message(propose(1024)))) < 600
     assert len(encode(message(replace(certificate(), block=block(1024)[0])))) < 3400
+    assert sum(map(len, PROOFS)) <= MAX_PROOFS
 
 
 def test_a_proposal_of_more_updates_than_can_be_listed_has_their_hash() -> None:
@@ -128,8 +165,8 @@ def test_a_proposal_of_more_updates_than_can_be_listed_has_their_hash() -> None:
 def test_the_bytes_of_small_tasks_are_what_they_always_were() -> None:
     made = block()[0]
     numbers = struct.pack(">QQQQ", made.round, made.participants, made.examples, made.model.size)
-    hashes = made.task + made.base + made.inputs + made.model.digest + made.model.root
-    assert made.hash == sha256(b"atcp/block/1\n" + numbers + hashes).digest()
+    hashes = made.task + made.parent + made.base + made.inputs + made.model.digest + made.model.root
+    assert made.hash == sha256(b"atcp/block/2\n" + numbers + hashes + sha256(b"").digest()).digest()
     assert fields(certificate())["participants"] == (1 << 64) - 1
     assert fields(propose(65))["participants"] == b"\x01" + b"\xff" * 8
 
@@ -232,6 +269,18 @@ def test_a_message_cut_anywhere_is_refused(body: Body) -> None:
         fields(BODIES[8], votes=bytes([64]) + SIGNATURE),
         fields(BODIES[8], votes=bytes([2]) + SIGNATURE + bytes([1]) + SIGNATURE),
         fields(BODIES[10], participants=0),
+        fields(BODIES[10], previous=None),
+        fields(BODIES[10], changes=b"x"),
+        fields(BODIES[15], credential=bytes(MAX_CREDENTIAL + 1)),
+        fields(BODIES[15], credential=b""),
+        fields(BODIES[17], evidence=b"x"),
+        fields(BODIES[17], round=2),
+        fields(BODIES[18], payload=bytes(MAX_CAPABILITY + 1)),
+        fields(BODIES[19], peer=b"x"),
+        fields(BODIES[20], proofs=b""),
+        fields(BODIES[20], inputs=b"".join(propose().inputs)),
+        fields(BODIES[20], changes=b""),
+        fields(BODIES[3], proofs=fields(BODIES[20])["proofs"]),
         [],
         "hello",
     ],
@@ -290,6 +339,9 @@ def test_a_block_hash_binds_every_field() -> None:
     changes: list[dict[str, Any]] = [
         {"task": HASH},
         {"round": 1},
+        {"parent": HASH},
+        {"changes": changed(made).changes},
+        {"changes": changed(made).changes[::-1]},
         {"base": OTHER},
         {"inputs": HASH},
         {"participants": 1},

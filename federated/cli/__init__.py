@@ -1,0 +1,5 @@
+"""`atcp`: the command line of the training layer."""
+
+from federated.cli.program import main
+
+__all__ = ["main"]

@@ -1,0 +1,134 @@
+"""`python -m federated.demo.liar`: a peer as `python -m p2p.peer` runs it, with one rule changed.
+
+It votes twice. With each vote it signs a second one that excludes the first: for a block that does not
+exist where it votes for one, to nullify where it finalizes. One half of its neighbours is sent the first,
+the other half the second. In everything else it is an honest member, and knows nothing of its lies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import trio
+
+from federated.rounds.messages import NO_BLOCK, Choice, MessageError, Vote, vote_bytes
+from federated.rounds.wire import decode, encode
+from p2p.address import with_peer
+from p2p.data_dir import open_data_dir
+from p2p.errors import InvalidInput
+from p2p.gossipsub.events import Published
+from p2p.gossipsub.router import Router
+from p2p.gossipsub.wire import Rpc
+from p2p.keys import KeyPair
+from p2p.options import parse_arguments
+from p2p.overlay import open_overlay
+from p2p.peer_id import PeerId
+from p2p.report import Reporter
+from p2p.scope import open_scope
+from p2p.services import load_task_service
+
+APART = 1 << 40  # between the sequence numbers of a vote and of its counterpart; a task has fewer messages
+
+
+def other_vote(key: KeyPair, task: bytes, vote: Vote) -> Vote:
+    """A vote that no correct member casts beside `vote`, with a true signature."""
+    match vote.choice:
+        case Choice.NOTARIZE:
+            choice, block = Choice.NOTARIZE, sha256(vote.block).digest()
+        case Choice.NULLIFY:
+            choice, block = Choice.FINALIZE, sha256(vote.signature).digest()
+        case Choice.FINALIZE:
+            choice, block = Choice.NULLIFY, NO_BLOCK
+    signature = key.sign(vote_bytes(task, vote.round, vote.view, choice, block))
+    return replace(vote, choice=choice, block=block, signature=signature)
+
+
+class TwoFacedRouter(Router):
+    """Sends each of our votes to every second neighbour, and another one to the rest."""
+
+    _turn: int | None = None  # which half is sent the message that is being published; None: all are
+
+    def _publish(self, topic: str, data: bytes, now: float) -> None:
+        lie = self._lie(data)
+        if lie is not None:
+            self._turn = 1
+            super()._publish(topic, lie, now)
+            # whoever published knows of one message
+            self._actions = [action for action in self._actions if not isinstance(action, Published)]
+            self._turn = 0
+        super()._publish(topic, data, now)
+        self._turn = None
+
+    def _forward(self, rpc: Rpc, message_id: bytes, peers: Iterable[PeerId], now: float) -> None:
+        if self._turn is not None:
+            peers = sorted(peers)[self._turn :: 2]
+        super()._forward(rpc, message_id, peers, now)
+
+    def _lie(self, data: bytes) -> bytes | None:
+        """The counterpart of a message with a vote."""
+        try:
+            message = decode(data)
+        except MessageError:
+            return None
+        if not isinstance(message.body, Vote):
+            return None
+        body = other_vote(self._key, message.task, message.body)
+        return encode(replace(message, seq=message.seq + APART, body=body))
+
+
+async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter) -> None:
+    """Runs until SIGINT or SIGTERM."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_scope() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            service = load_task_service(arguments.task, arguments.plugin)
+            assert service is not None  # ours is installed with this program
+            async with (
+                open_overlay(
+                    key,
+                    arguments.data_dir,
+                    listen=arguments.listen,
+                    bootstrap=arguments.bootstrap,
+                    validators=service.validators(),
+                    make_router=TwoFacedRouter,
+                ) as overlay,
+                service.open(overlay, arguments.data_dir, report),
+            ):
+                peer = overlay.host.peer_id
+                addresses = [str(with_peer(address, peer)) for address in overlay.host.addresses()]
+                report({"event": "listening", "peer_id": str(peer), "addrs": addresses})
+                await trio.sleep_forever()
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one liar; the options are those of `python -m p2p.peer`, and --data-dir is required."""
+    try:
+        arguments = parse_arguments(argv)
+        if arguments.data_dir is None:
+            raise InvalidInput("--data-dir is required: a liar has a name to lose")
+        logging.basicConfig(stream=sys.stderr, level=arguments.log_level.upper())
+        with open_data_dir(Path(arguments.data_dir)) as key:
+            trio.run(run_liar, arguments, key, Reporter(sys.stdout, as_json=arguments.json))
+    except InvalidInput as exc:
+        print(f"federated.demo.liar: {exc}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the demo is gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
