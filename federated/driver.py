@@ -21,40 +21,29 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
 from federated.compute import Compute, ThreadCompute
 from federated.errors import CodecError, StorageError
-from federated.history import fetch_history, serve_history
+from federated.feed import Feed
+from federated.history import serve_history
 from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
 from federated.registry import Registry
 from federated.reports import Report, reports_of, round_report, task_report
-from federated.rounds.admission import Admissions
-from federated.rounds.committee import Membership
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
     Adopt,
     Aggregate,
     Checkpoint,
     DigestMismatch,
-    Event,
     Fetch,
-    FetchFailed,
     FetchHistory,
-    HistoryFailed,
-    HistoryFetched,
-    LeaveWanted,
     MembershipChanged,
-    MessageReceived,
     Misbehaved,
-    PeerConnected,
-    PeerLost,
     Publish,
     RoundFinished,
-    Started,
     StopTraining,
     TaskFinished,
     TaskLeft,
@@ -62,30 +51,32 @@ from federated.rounds.events import (
     Validate,
     WriteJournal,
 )
+from federated.rounds.admission import Admissions
+from federated.rounds.committee import Membership
+from federated.rounds.events import (
+    Event,
+    FetchFailed,
+    LeaveWanted,
+    Started,
+)
 from federated.rounds.gate import Gate
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import LIFETIME, Body, Certificate, Message
 from federated.rounds.strangers import Strangers
-from federated.rounds.wire import decode, encode
+from federated.rounds.wire import encode
 from federated.state import Restored, TaskState
+from federated.storage import Disk, Shelf
 from federated.work import RoundWork, Work
 from federated.workbench import Workbench, prepare
 from p2p.blobs import Blobs
-from p2p.errors import InvalidInput, P2PError
-from p2p.events import HostEvent
-from p2p.events import PeerConnected as HostConnected
-from p2p.events import PeerDisconnected as HostDisconnected
+from p2p.errors import InvalidInput
 from p2p.files import Files, FolderFiles
-from p2p.gossipsub import Pubsub, Subscription
+from p2p.gossipsub import Pubsub
 from p2p.host import Host
-from p2p.peer_id import PeerId
 from p2p.scope import open_scope
 
 EVENT_QUEUE = 1024  # events that wait for the machine: a few rounds' messages of 64 members, 4 KiB each
-STORAGE_RETRY = 1.0  # seconds between two attempts on a disk that fails
 CLOSE_GRACE = 1.0  # seconds to finish the write that is under way
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +106,6 @@ class Task:
     ) -> None:
         self._host = host
         self._pubsub = pubsub
-        self._blobs = blobs
         self._manifest = manifest
         self._bench = bench
         self._state = state
@@ -123,12 +113,14 @@ class Task:
         self._wall_clock = wall_clock
         self._nursery = nursery
         self._compute = compute()
+        self._disk = Disk(compute=self._compute, tell=self._tell_of_disk)
+        self._shelf = Shelf(store=blobs.store, disk=self._disk, owner=manifest.task_id.hex())
         self._work = RoundWork(
             bench=bench,
             blobs=blobs,
             trainer=compute(),
             compute=self._compute,
-            keep=self._keep,
+            shelf=self._shelf,
             complain=self._complain,
         )
         self._rng = rng
@@ -139,14 +131,13 @@ class Task:
             strangers=Strangers(Admissions(manifest)) if manifest.is_open else None,
         )
         self._send_event, self._events = trio.open_memory_channel[Event](EVENT_QUEUE)
+        self._feed = Feed(host=host, task=manifest.task_id, send=self._send_event.send)
         self.machine: RoundMachine | None = None  # once it is restored; to be looked at
         self._finished = trio.Event()
         self._left = trio.Event()
         self._seq = int(wall_clock() * 1e6)  # above all that an earlier process used
-        self._stuck = 0  # calls that wait for the disk
         self._scopes: list[trio.CancelScope] = []  # of this round's work
         self._training = self._adopting = trio.CancelScope()
-        self._stale: tuple[bytes, ...] = ()  # blobs of the last round: somebody may be one behind
 
     async def wait_finished(self) -> None:
         """Returns once the last round is done; the task goes on for the members that are behind."""
@@ -168,8 +159,8 @@ class Task:
         with self._pubsub.subscribe(topic) as subscription:
             machine, started = await self._start()
             self._report(task_report(manifest, "joined"))
-            self._nursery.start_soon(self._follow_topic, subscription)
-            self._nursery.start_soon(self._follow_host)
+            self._nursery.start_soon(self._feed.follow_topic, subscription)
+            self._nursery.start_soon(self._feed.follow_host)
             with serve_history(self._host, manifest.task_id, self._read_history):
                 await self._perform(machine.handle(started, trio.current_time()))
                 while True:
@@ -177,12 +168,12 @@ class Task:
 
     async def _start(self) -> tuple[RoundMachine, Started]:
         """The machine and its first event: everything in it is at hand, here and for others."""
-        restored = await self._durably(self._restore)
+        restored = await self._disk.run(self._restore)
         machine = self.machine = self._open_machine(restored)
         initial = current = await self._work.add_model(self._bench.initial)
         if restored.model is not None:
             current = await self._work.add_model(restored.model)
-        self._stale = await self._work.turn(current)
+        await self._work.turn(current)
         return machine, Started(
             initial=initial,
             certificate=restored.certificate,
@@ -215,30 +206,6 @@ class Task:
 
     # What happens
 
-    async def _follow_topic(self, subscription: Subscription) -> None:
-        async for message in subscription:
-            body = decode(message.data).body  # the gate has decoded it before
-            await self._send_event.send(MessageReceived(sender=message.sender, body=body))
-
-    async def _follow_host(self) -> None:
-        """Tells who comes and goes. A subscription that lags too far ends, and a new one tells all."""
-        known: dict[PeerId, None] = {}
-        while True:
-            with self._host.events() as events:
-                for peer in [peer for peer in known if not self._host.is_connected(peer)]:
-                    await self._handle_host(HostDisconnected(peer=peer), known)
-                async for event in events:
-                    await self._handle_host(event, known)
-
-    async def _handle_host(self, event: HostEvent, known: dict[PeerId, None]) -> None:
-        match event:
-            case HostConnected(peer=peer):
-                known[peer] = None
-                await self._send_event.send(PeerConnected(peer=peer))
-            case HostDisconnected(peer=peer):
-                known.pop(peer, None)
-                await self._send_event.send(PeerLost(peer=peer))
-
     async def _next_actions(self, machine: RoundMachine) -> list[Action]:
         """What the machine wants after the next event, or at its deadline."""
         event: Event | None = None
@@ -255,16 +222,16 @@ class Task:
         for action in actions:
             match action:
                 case WriteJournal(entries=entries):
-                    await self._durably(partial(self._state.write, entries))
+                    await self._disk.run(partial(self._state.write, entries))
                 case Checkpoint(certificate=certificate, chain=chain):
                     model = self._work.model(certificate.block.model.digest)
-                    await self._durably(partial(self._state.checkpoint, certificate, chain, model))
+                    await self._disk.run(partial(self._state.checkpoint, certificate, chain, model))
                 case Publish(body=body):
                     self._publish(body)
                 case Train() | Fetch() | Validate() | Aggregate() | Adopt():
                     self._begin(action)
                 case FetchHistory():
-                    self._nursery.start_soon(self._fetch_history, action)
+                    self._nursery.start_soon(self._feed.fetch_history, action)
                 case StopTraining():
                     self._training.cancel()
                 case RoundFinished():
@@ -304,20 +271,6 @@ class Task:
             return await self._work.perform(action)
         return FetchFailed(round=action.round, root=action.root)
 
-    async def _fetch_history(self, action: FetchHistory) -> None:
-        """Asks one holder after the other for certificates, until one has some."""
-        task = self._manifest.task_id
-        for holder in action.holders:
-            try:
-                found = await fetch_history(self._host, holder, task, action.first, action.count)
-            except P2PError as exc:
-                logger.info("%s sends no history: %s", holder, exc)
-                continue
-            if found:
-                await self._send_event.send(HistoryFetched(holder=holder, certificates=found))
-                return
-        await self._send_event.send(HistoryFailed())
-
     async def _read_history(self, task: bytes, first: int, count: int) -> Sequence[bytes]:
         """What others fetch."""
         return await self._compute.run(lambda _: self._state.certificates(first, count))
@@ -327,9 +280,7 @@ class Task:
         for scope in self._scopes:
             scope.cancel()
         self._scopes = []
-        for root in self._stale:
-            await self._discard(root)
-        self._stale = await self._work.turn(action.model)
+        await self._work.turn(action.model)
         measured = {}
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             measured = dict(await self._work.evaluate())
@@ -357,39 +308,14 @@ class Task:
         """Says what a plugin failed at; the task goes on."""
         self._report(task_report(self._manifest, "joined", line))
 
-    # Storage
-
-    async def _durably(self, call: Callable[[], T]) -> T:
-        """The result of a call that touches files, made again until the disk lets it succeed."""
-        stuck = False
-        while True:
-            try:
-                result = await self._compute.run(lambda _: call())
-            except (StorageError, OSError) as exc:
-                if not stuck:
-                    stuck = True
-                    self._stuck += 1
-                    self._report(task_report(self._manifest, "waiting", str(exc)))
-                await trio.sleep(STORAGE_RETRY)
-                continue
-            if stuck:
-                self._stuck -= 1
-                if not self._stuck:
-                    self._report(task_report(self._manifest, "joined"))
-            return result
-
-    async def _keep(self, data: bytes) -> bytes:
-        """Puts `data` into the blob store; returns its root."""
-        return await self._durably(lambda: self._blobs.store.put(data))
-
-    async def _discard(self, root: bytes) -> None:
-        try:
-            await self._compute.run(lambda _: self._blobs.store.discard(root))
-        except OSError as exc:
-            logger.warning("blob %s cannot be removed: %s", root.hex()[:16], exc)
+    def _tell_of_disk(self, failure: str | None) -> None:
+        """Says that the disk fails, or that it does no more."""
+        status = "joined" if failure is None else "waiting"
+        self._report(task_report(self._manifest, status, failure))
 
     async def _close(self) -> None:
-        """Closes the files behind the write that may be under way."""
+        """Closes the files behind the write that may be under way; the blobs may go."""
+        self._shelf.clear()
         with trio.move_on_after(CLOSE_GRACE, shield=True):
             await self._compute.run(lambda _: self._state.close())
 

@@ -21,6 +21,7 @@ import trio
 
 from federated.compute import Compute, ThreadCompute
 from federated.credential import find_credential, refusal
+from federated.directory.members import meet_members
 from federated.driver import Task, open_task, topic_of
 from federated.history import fetch_history
 from federated.invitation import Ticket
@@ -28,18 +29,10 @@ from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
 from federated.registry import Registry
 from federated.reports import Report, task_report
+from federated.rounds.actions import FetchHistory, Misbehaved, Publish
 from federated.rounds.applicant import Admitted, Applicant, ApplicantAction, ApplicantEvent, Refused
 from federated.rounds.committee import Membership
-from federated.rounds.events import (
-    FetchHistory,
-    HistoryFailed,
-    HistoryFetched,
-    MessageReceived,
-    Misbehaved,
-    PeerConnected,
-    PeerLost,
-    Publish,
-)
+from federated.rounds.events import HistoryFailed, HistoryFetched, MessageReceived, PeerConnected, PeerLost
 from federated.rounds.messages import LIFETIME, Body, Certificate, Message, MessageError
 from federated.rounds.trusted import TrustedBlock
 from federated.rounds.wire import decode, encode
@@ -52,6 +45,7 @@ from p2p.events import PeerDisconnected as HostDisconnected
 from p2p.files import Files, FolderFiles
 from p2p.gossipsub import Pubsub, PubsubMessage, Verdict
 from p2p.host import Host
+from p2p.kad import Kad
 from p2p.peer_id import PeerId
 from p2p.scope import open_scope
 
@@ -76,9 +70,11 @@ class Joining:
         machine: Applicant,
         wall_clock: Callable[[], float],
         nursery: trio.Nursery,
+        kad: Kad | None = None,
     ) -> None:
         self._host = host
         self._pubsub = pubsub
+        self._kad = kad
         self._manifest = manifest
         self._machine = machine
         self._wall_clock = wall_clock
@@ -92,6 +88,8 @@ class Joining:
         self._pubsub.add_validator(topic, self._judge)
         with self._pubsub.subscribe_each(topic, self._hear):
             self._nursery.start_soon(self._follow_host)
+            if self._kad is not None:
+                self._nursery.start_soon(self._meet_members, self._kad)
             while True:
                 for action in await self._next_actions():
                     admitted = self._perform(action)
@@ -126,6 +124,14 @@ class Joining:
                             await self._send_event.send(PeerConnected(peer=peer))
                         case HostDisconnected(peer=peer):
                             await self._send_event.send(PeerLost(peer=peer))
+
+    async def _meet_members(self, kad: Kad) -> None:
+        def is_member(peer: PeerId) -> bool:
+            return self._machine.membership.is_active(peer)
+
+        manifest = self._manifest
+        topic = topic_of(manifest)
+        await meet_members(self._host, self._pubsub, kad, manifest.task_id, topic, is_member)
 
     def _tell(self, event: ApplicantEvent) -> None:
         """What does not fit in is dropped: certificates are in the history, too."""
@@ -190,6 +196,7 @@ async def open_member(
     *,
     ticket: Ticket | None = None,
     trusted: TrustedBlock | None = None,
+    kad: Kad | None = None,
     files: Files | None = None,
     compute: Callable[[], Compute] = ThreadCompute,
     rng: random.Random | None = None,
@@ -198,8 +205,9 @@ async def open_member(
     """As `open_task`, also for a peer that is no member yet: becomes one before the body runs.
 
     Where the task wants an invitation `ticket` is it; a task that wants work gets it. Everything up to the
-    block `trusted` is known by its hash. Becoming a member takes as long as it takes: a round of the task
-    if all goes well. Raises what `open_task` raises, and `JoinRefused`.
+    block `trusted` is known by its hash. Until then `kad` is where members are found to connect to. Becoming
+    a member takes as long as it takes: a round of the task if all goes well. Raises what `open_task` raises,
+    and `JoinRefused`.
     """
     if files is None and data_dir is not None:
         files = FolderFiles(data_dir)
@@ -216,6 +224,7 @@ async def open_member(
                 data_dir,
                 ticket,
                 trusted=trusted,
+                kad=kad,
                 compute=compute(),
                 wall_clock=wall_clock,
             )
@@ -246,6 +255,7 @@ async def join(
     ticket: Ticket | None,
     *,
     trusted: TrustedBlock | None,
+    kad: Kad | None,
     compute: Compute,
     wall_clock: Callable[[], float],
 ) -> Admitted:
@@ -274,6 +284,7 @@ async def join(
             machine=machine,
             wall_clock=wall_clock,
             nursery=nursery,
+            kad=kad,
         )
         return await joining.run()
 

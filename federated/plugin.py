@@ -50,9 +50,9 @@ class Dataset:
 class TrainContext:
     """One call of `train`: the round, a seed for that round and peer, and when to give up.
 
-    `should_stop` is asked before each batch; a trainer that sees True raises `TrainingStopped`. `steps` is how
-    many batches this machine can do before the deadline, as far as is known: a trainer that would do more ends
-    there, with what it has learned, and so is in time.
+    `should_stop` is asked before each batch; a trainer that sees True raises `TrainingStopped`. `steps` is
+    how many batches this machine can do before the deadline, as far as is known: a trainer that would do
+    more ends there, with what it has learned, and so is in time.
     """
 
     round: int

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from federated.manifest import TaskManifest
-from federated.rounds.changes import pack_evidence, proof_hash
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
     Adopt,
     Checkpoint,
@@ -23,6 +22,7 @@ from federated.rounds.events import (
     RoundFinished,
     WriteJournal,
 )
+from federated.rounds.changes import pack_evidence, proof_hash
 from federated.rounds.messages import (
     Accuse,
     Body,
@@ -39,7 +39,7 @@ Report = dict[str, Any]
 
 
 def task_report(manifest: TaskManifest, state: str, reason: str | None = None) -> Report:
-    """`state` is "joined", "waiting" (the disk fails), "finished", "left" or "refused".
+    """`state` is "joined", "waiting" (for the disk or the blob store), "finished", "left" or "refused".
 
     `reason` is one line.
     """

@@ -23,6 +23,7 @@ import trio
 
 from federated.directory.driver import Directory
 from federated.directory.head import HeadRecord
+from federated.directory.members import meet_members
 from federated.directory.signed import SignedTask, load_task_file, task_file
 from federated.directory.wire import Progress
 from federated.errors import FederatedError, ManifestError
@@ -218,12 +219,27 @@ class Tasks:
                 self._data_dir,
                 self._monitor.watch(trail, partial(self._note, running)),
                 ticket=ticket,
+                kad=overlay.kad,
             ) as member,
             open_scope() as nursery,
         ):
             running.member = member
+            self._directory.provide(task.task_id)
+            nursery.start_soon(self._meet_members, running)
             nursery.start_soon(self._leave_when_told, running, member)
             await member.wait_left()
+
+    async def _meet_members(self, running: Running) -> None:
+        from federated.driver import topic_of  # numpy is for those who train
+
+        manifest, member, overlay = running.task.manifest, running.member, self._overlay
+
+        def is_member(peer: PeerId) -> bool:
+            machine = None if member is None else member.machine
+            return peer in manifest.peer_ids if machine is None else machine.membership.is_active(peer)
+
+        topic = topic_of(manifest)
+        await meet_members(overlay.host, overlay.pubsub, overlay.kad, manifest.task_id, topic, is_member)
 
     async def _leave_when_told(self, running: Running, member: Task) -> None:
         await running.leaving.wait()

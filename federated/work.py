@@ -11,29 +11,25 @@ Work that is cancelled leaves nothing behind. A plugin that fails costs what it 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from federated.errors import CodecError, FederatedError, TrainingStopped
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate
+from federated.rounds.actions import Adopt, Aggregate, Fetch, Train, Validate
 from federated.rounds.events import (
-    Adopt,
     AdoptFailed,
-    Aggregate,
     Aggregated,
     AggregateFailed,
     Event,
-    Fetch,
     Fetched,
     FetchFailed,
     ModelAdopted,
     Screened,
-    Train,
     Trained,
     TrainFailed,
-    Validate,
     Validated,
 )
 from federated.rounds.messages import Model
@@ -42,6 +38,7 @@ from p2p.blobs.errors import BlobUnavailable
 
 if TYPE_CHECKING:
     from federated.compute import Compute
+    from federated.storage import Shelf
     from p2p.blobs import Blobs
 
 BROKEN = "validator"  # the rule that an update breaks when it makes the validator fail
@@ -54,9 +51,8 @@ Work = Train | Fetch | Validate | Aggregate | Adopt
 class RoundWork:
     """Does the work of one round after the other.
 
-    `keep` puts bytes into the blob store and returns their root, however long the disk takes.
-    `complain` is told in one line what a plugin failed at. The trainer has a `Compute` of its own: one
-    that does not stop when it should holds up neither checks nor aggregates.
+    `shelf` has the blobs of the round, `complain` is told in one line what a plugin failed at. The trainer
+    has a `Compute` of its own: one that does not stop when it should holds up neither checks nor aggregates.
     """
 
     def __init__(
@@ -66,40 +62,41 @@ class RoundWork:
         blobs: Blobs,
         trainer: Compute,
         compute: Compute,
-        keep: Callable[[bytes], Awaitable[bytes]],
+        shelf: Shelf,
         complain: Callable[[str], None],
     ) -> None:
         self._bench = bench
         self._blobs = blobs
         self._trainer = trainer
         self._compute = compute
-        self._keep = keep
+        self._shelf = shelf
         self._complain = complain
         self._base: Parameters = {}
         self._models: dict[bytes, bytes] = {}  # by digest: the current one and this round's aggregates
         self._fetched: dict[bytes, bytes] = {}  # by root: updates that are not validated yet
         self._updates: dict[bytes, ModelUpdate] = {}  # by root: those that are fine on their own
-        self._roots: dict[bytes, None] = {}  # what this round has in the blob store
 
     def model(self, model_digest: bytes) -> bytes:
         """The bytes of a model that is at hand: the current one, or one that this round came to."""
         return self._models[model_digest]
 
     async def add_model(self, data: bytes) -> Model:
-        """Puts a model at hand, here and for others."""
-        root = await self._store(data)
+        """Puts a model at hand, here and for others: the one to begin with."""
+        return await self._add_model(data, needed=True)
+
+    async def _add_model(self, data: bytes, *, needed: bool) -> Model:
+        root = await self._shelf.keep(data, needed=needed)
         known = await self._compute.run(lambda _: digest(data))
         model = Model(digest=known, root=root, size=len(data))
         self._models[model.digest] = data
         return model
 
-    async def turn(self, model: Model) -> tuple[bytes, ...]:
-        """Begins a round on `model`, which is at hand; returns the roots of all else that was stored."""
+    async def turn(self, model: Model) -> None:
+        """Begins a round on `model`, which is at hand."""
         data = self._models[model.digest]
         self._base = await self._compute.run(lambda _: self._bench.decode(data))
         self._models, self._fetched, self._updates = {model.digest: data}, {}, {}
-        old, self._roots = self._roots, {model.root: None}
-        return tuple(root for root in old if root != model.root)
+        await self._shelf.turn(model.root, data)
 
     async def evaluate(self) -> Mapping[str, float | None]:
         """Accuracy and loss of the current model, as far as they can be had."""
@@ -135,17 +132,17 @@ class RoundWork:
         except FederatedError as exc:
             self._complain(f"round {number} has no update of ours: {exc}")
             return TrainFailed(round=number)
-        root = await self._store(update.data)
+        root = await self._shelf.keep(update.data, needed=True)
         return Trained(round=number, root=root, size=len(update.data), examples=update.examples)
 
     async def _fetch(self, action: Fetch) -> Event:
+        self._shelf.expect(action.root)
         try:
             data = await self._blobs.fetch(action.root, action.size, action.holders)
         except BlobUnavailable as exc:
             logger.info("round %d: %s", action.round, exc)
             return FetchFailed(round=action.round, root=action.root)
         self._fetched[action.root] = data
-        self._roots[action.root] = None
         return Fetched(round=action.round, root=action.root)
 
     async def _validate(self, action: Validate) -> Event:
@@ -176,12 +173,13 @@ class RoundWork:
             return AggregateFailed(round=number, inputs=inputs)
         if isinstance(result, Refusals):
             return Screened(round=number, inputs=inputs, refused=result.refused)
-        return Aggregated(round=number, inputs=inputs, model=await self.add_model(result))
+        return Aggregated(round=number, inputs=inputs, model=await self._add_model(result, needed=False))
 
     async def _adopt(self, action: Adopt) -> Event:
         """The certified model: computed here already, or from a holder, and then held against its digest."""
         number, model = action.certificate.round, action.certificate.block.model
         if model.digest not in self._models:
+            self._shelf.expect(model.root)
             try:
                 data = await self._blobs.fetch(model.root, model.size, action.holders)
                 await self._compute.run(lambda _: self._bench.verify(data, model.digest))
@@ -189,10 +187,4 @@ class RoundWork:
                 logger.warning("the model of round %d is not at hand: %s", number, exc)
                 return AdoptFailed(round=number)
             self._models[model.digest] = data
-            self._roots[model.root] = None
         return ModelAdopted(round=number)
-
-    async def _store(self, data: bytes) -> bytes:
-        root = await self._keep(data)
-        self._roots[root] = None
-        return root

@@ -1,4 +1,4 @@
-"""Hypothesis never judges by the clock: a busy machine is not a failure. Nothing is left in the system's folder."""
+"""For all tests: Hypothesis never judges by the clock, and nothing is left in the system's folder."""
 
 from __future__ import annotations
 

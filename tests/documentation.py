@@ -7,23 +7,23 @@ options of our programs, `make` targets and `tox -e` environments. Each check re
 from __future__ import annotations
 
 import importlib
+import io
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_FOLDERS = ("p2p", "federated", "plugins", "sim", "tests", "docs", ".ci")
 
-PROGRAMS = {  # as the documentation writes them → as they are run here
+PROGRAMS = {  # as the documentation writes them → the module with their `main`, and its first arguments
     "python -m p2p.peer": ["p2p.peer"],
     **{
-        f"python -m sim {command}": ["sim", command]
+        f"python -m sim {command}": ["sim.cli.main", command]
         for command in ("run", "scale", "fuzz", "replay", "report", "list")
     },
-    "python -m sim": ["sim"],
+    "python -m sim": ["sim.cli.main"],
     "atcp demo": ["federated.cli", "demo"],
     "atcp identity": ["federated.cli", "identity"],
     **{
@@ -99,15 +99,11 @@ def _needs_another_package(error: Exception, module: str, name: str) -> bool:
 def options_of(program: str) -> frozenset[str]:
     """The options that a program's --help names."""
     module, *words = PROGRAMS[program]
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words, "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=True,
-    )
-    return frozenset(_OPTION.findall(done.stdout))
+    help_text = io.StringIO()
+    with redirect_stdout(help_text), suppress(SystemExit):
+        importlib.import_module(module).main([*words, "--help"])
+    assert help_text.getvalue(), f"{program} does not explain itself"
+    return frozenset(_OPTION.findall(help_text.getvalue()))
 
 
 def unknown_options(text: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from p2p.lines import LineSplitter
 Event = dict[str, Any]
 
 PEER = [sys.executable, "-m", "p2p.peer", "--json", "--listen", "/ip4/127.0.0.1/tcp/0"]
-DEADLINE = 30.0  # seconds for any one event
+DEADLINE = 90.0  # seconds for any one event, for what hangs: a busy machine is not a failure
 MAX_LINE = 1 << 22  # bytes of one event
 
 
@@ -44,9 +44,11 @@ class Process:
             self.ended = True
             self._news.unpark_all()
 
-    async def wait_for(self, event: str, condition: Callable[[Event], bool] = lambda _: True) -> Event:
+    async def wait_for(
+        self, event: str, condition: Callable[[Event], bool] = lambda _: True, *, deadline: float = DEADLINE
+    ) -> Event:
         """The first event of this name that meets `condition`; fails with all that came instead."""
-        with trio.move_on_after(DEADLINE):
+        with trio.move_on_after(deadline):
             while True:
                 for number, found in enumerate(self._waiting):
                     if found["event"] == event and condition(found):
@@ -54,7 +56,7 @@ class Process:
                 if self.ended:
                     break
                 await self._news.park()
-        why = "the process ended" if self.ended else f"within {DEADLINE} s"
+        why = "the process ended" if self.ended else f"within {deadline} s"
         raise AssertionError(f"no {event!r} {why}, only {self._waiting}")
 
     async def send(self, line: str) -> None:

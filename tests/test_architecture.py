@@ -41,7 +41,7 @@ def of_table(violations: list[str]) -> list[str]:
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     command = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     return subprocess.run(
-        [sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, timeout=150, check=False
     )
 
 

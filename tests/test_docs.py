@@ -178,6 +178,6 @@ def test_a_target_that_does_not_exist_is_found() -> None:
 def test_the_program_in_the_guide_to_the_overlay_runs() -> None:
     program = read("docs/how-to/use-the-overlay.md").partition("```python\n")[2].partition("```")[0]
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, cwd=ROOT
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=150, cwd=ROOT
     )
     assert (done.stdout, done.stderr) == ("b'hello, world'\n", "")

@@ -12,47 +12,40 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def status_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
-    """The tasks of a peer, as its `status` command tells."""
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "task",
-        "state",
-        "round",
-        "phase",
-        "members",
-        "last certificate",
-        "accuracy",
-        "refused",
-        "disk",
-    ):
-        table.add_column(name, overflow="fold")
+    """The tasks of a peer, as its `status` command tells: some lines for each, which fit 80 columns."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for task in tasks:
-        table.add_row(
-            f"{task['name']} {task['task'][:12]}",
-            task["state"] + (f": {task['reason']}" if task["reason"] else ""),
-            f"{task['round']}/{task['rounds']}",
-            _phase(task["phase"]),
-            _members(task["members"]),
-            _certificate(task["certificate"]),
-            "" if task["accuracy"] is None else f"{task['accuracy']:.4f}",
-            ", ".join(f"…{item['peer'][-6:]} {item['rule']}×{item['count']}" for item in task["refused"]),
-            size(task["disk_bytes"]),
-        )
+        rows = {
+            "round": ", ".join(filter(None, [f"{task['round']}/{task['rounds']}", _phase(task["phase"])])),
+            "members": _members(task["members"]),
+            "certified": _certificate(task["certificate"]),
+            "accuracy": "" if task["accuracy"] is None else f"{task['accuracy']:.4f}",
+            "refused": ", ".join(
+                f"…{item['peer'][-6:]} {item['rule']}×{item['count']}" for item in task["refused"]
+            ),
+            "disk": size(task["disk_bytes"]),
+        }
+        state = task["state"] + (f": {task['reason']}" if task["reason"] else "")
+        table.add_row(f"{task['name']} {task['task'][:12]}", state)
+        for name, text in rows.items():
+            if text:
+                table.add_row(f"  {name}", text)
     return table
 
 
 def list_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
-    """The tasks that are announced in a network."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("name", "id", "state", "members", "admission", "creator"):
-        table.add_column(name, overflow="fold")
+    """The tasks that are announced in a network: two lines for each, the second with the whole id."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for task in tasks:
-        state = f"{task['state']} {task['round']}/{task['rounds']}" + (
-            ", joined" if task.get("joined") else ""
-        )
-        table.add_row(
-            task["name"], task["task"], state, str(task["members"]), task["admission"], task["creator"]
-        )
+        state = f"{task['state']} {task['round']}/{task['rounds']}"
+        joined = ", joined" if task.get("joined") else ""
+        who = f"{task['members']} members, {task['admission']}, by …{task['creator'][-8:]}"
+        table.add_row(task["name"], f"{state}{joined}, {who}")
+        table.add_row("", task["task"])
     return table
 
 

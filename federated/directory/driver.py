@@ -18,7 +18,7 @@ from federated.manifest import TaskId
 from p2p.errors import LocalProtocolError, P2PError
 from p2p.gossipsub import Pubsub, PubsubMessage, Verdict
 from p2p.host import Host
-from p2p.kad import Kad, OutdatedRecord, RecordNotFound
+from p2p.kad import Kad, OutdatedRecord, RecordNotFound, provider_key
 from p2p.kad.namespaces import MAX_RECORD
 from p2p.peer_id import PeerId
 from p2p.request_response import request, responder
@@ -29,6 +29,7 @@ FIND_TIMEOUT = 30.0  # seconds to find one task
 ASK_TIMEOUT = 10.0  # seconds for one holder to send a manifest
 HEAD_INTERVAL = 60.0  # seconds between two records of a task's newest certificate, at least
 QUIET = 3.0  # seconds without another task until all are known; small tasks answer within one
+PROVIDE_PAUSE = 10.0  # seconds until it is told again, when there was nobody to tell; nothing is sent then
 ASK_PAUSE = 5.0  # seconds from a question on the topic to the next: the answers come spread over some
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Directory:
         self._table = Table(host.rng)
         self._held: dict[TaskId, SignedTask] = {}
         self._heads: dict[TaskId, HeadRecord] = {}  # that wait to be put
+        self._provided: dict[TaskId, None] = {}
         self._news = trio.Event()  # a task was heard of
         self._rearm = trio.Event()
 
@@ -79,6 +81,12 @@ class Directory:
             self._handle(Hold(envelope=task.envelope, round=0, progress=Progress.RUNNING))
             self._nursery.start_soon(self._put_task, task)
 
+    def provide(self, task: TaskId) -> None:
+        """We are a member of our `task`: whoever looks for members in the DHT finds us, until `release`."""
+        if task in self._held and task not in self._provided:
+            self._provided[task] = None
+            self._nursery.start_soon(self._put_provider, task)
+
     def advance(
         self, task: TaskId, round_number: int, progress: Progress, head: HeadRecord | None = None
     ) -> None:
@@ -95,9 +103,12 @@ class Directory:
         """We take part in `task` no more."""
         if self._held.pop(task, None) is not None:
             self._handle(Release(task=task))
+        if task in self._provided:
+            del self._provided[task]
+            self._kad.stop_providing(provider_key(task))
 
     async def find(self, task: TaskId) -> SignedTask:
-        """The task with this id: ours, from the DHT, or from somebody who announces it.
+        """The task with this id: ours, from the DHT, from a member that the DHT names, or who announces it.
 
         Raises `RecordNotFound` when there is none within `FIND_TIMEOUT`.
         """
@@ -112,6 +123,7 @@ class Directory:
         with trio.move_on_after(FIND_TIMEOUT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(search, self._from_dht)
+                nursery.start_soon(search, self._from_members)
                 nursery.start_soon(search, self._from_holders)
         if not found:
             raise RecordNotFound(f"nobody knows the task {task.hex()}; is a peer that takes part reachable?")
@@ -125,6 +137,15 @@ class Directory:
                 return decode_task(await self._kad.get_value(task_key(task), quorum=1))
             except P2PError as exc:
                 logger.debug("the task %s is not in the DHT: %s", task.hex(), exc)
+            await trio.sleep(ASK_PAUSE)
+
+    async def _from_members(self, task: TaskId) -> SignedTask:
+        """Asks whom the DHT names; connected to nobody who takes part, we hear no announcement."""
+        while True:
+            async with self._kad.find_providers(provider_key(task)) as members:
+                async for member in members:
+                    if (signed := await self._request(member, task)) is not None:
+                        return signed
             await trio.sleep(ASK_PAUSE)
 
     async def _from_holders(self, task: TaskId) -> SignedTask:
@@ -164,6 +185,18 @@ class Directory:
         if len(value) <= MAX_RECORD:
             await self._pubsub.wait_for_peers(TOPIC, 1)
             await self._put(task_key(task.task_id), value)
+
+    async def _put_provider(self, task: TaskId) -> None:
+        """Tells the DHT that we are a member, once there is somebody to tell; it repeats that by itself."""
+        try:
+            while task in self._provided:
+                if await self._kad.provide(provider_key(task)):
+                    break
+                await trio.sleep(PROVIDE_PAUSE)
+        except LocalProtocolError as exc:
+            logger.warning("nobody finds us as a member of %s in the DHT: %s", task.hex(), exc)
+        if task not in self._provided:  # it was left meanwhile
+            self._kad.stop_providing(provider_key(task))
 
     async def _put_head(self, task: TaskId) -> None:
         """Puts the newest certificate, and again as it is followed by others, now and then."""

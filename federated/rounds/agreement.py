@@ -31,9 +31,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from federated.rounds.actions import Publish, WriteJournal
 from federated.rounds.ballots import Ballots
 from federated.rounds.committee import Committee
-from federated.rounds.events import Publish, WriteJournal
 from federated.rounds.messages import (
     NO_BLOCK,
     Block,

@@ -20,19 +20,11 @@ from enum import Enum
 from math import inf
 
 from federated.manifest import TaskManifest
+from federated.rounds.actions import FetchHistory, Misbehaved, Publish
 from federated.rounds.admission import Admissions
 from federated.rounds.chain import Links, genesis
 from federated.rounds.committee import Electorate, Membership, Verify, verify_signature
-from federated.rounds.events import (
-    FetchHistory,
-    HistoryFailed,
-    HistoryFetched,
-    MessageReceived,
-    Misbehaved,
-    PeerConnected,
-    PeerLost,
-    Publish,
-)
+from federated.rounds.events import HistoryFailed, HistoryFetched, MessageReceived, PeerConnected, PeerLost
 from federated.rounds.messages import Certificate, Join
 from federated.rounds.trusted import TrustedBlock, TrustedPast
 from p2p.peer_id import PeerId

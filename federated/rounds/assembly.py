@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from federated.rounds.actions import Aggregate
 from federated.rounds.committee import Membership, set_of
-from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Inputs, Screened
+from federated.rounds.events import Aggregated, AggregateFailed, Inputs, Screened
 from federated.rounds.messages import MAX_LISTED, Block, Model, inputs_hash
 
 MAX_AGGREGATES = 16  # sets of updates aggregated in a round; after that we only trust a quorum

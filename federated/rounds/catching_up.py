@@ -44,6 +44,16 @@ class CatchUp:
         count = min(FETCHED, self._top - first + 1)
         return [FetchHistory(first=first, count=count, holders=holders)]
 
+    def look(self, seat: Seat, now: float) -> list[FetchHistory]:
+        """Nobody has the model of the last certificate that we know: asks whether there are later ones."""
+        first = self._links.head.round + 1
+        if self._fetching or now < self._fetch_at or first > self._rounds:
+            return []
+        self._fetching, self._top = True, self._rounds
+        count = min(FETCHED, self._rounds - first + 1)
+        holders = _peers(self._others(seat.roster.live(now), 0, seat), seat)
+        return [FetchHistory(first=first, count=count, holders=holders)]
+
     def end(self) -> None:
         """What was asked for has come, or nobody had it."""
         self._fetching = False
@@ -61,13 +71,19 @@ class CatchUp:
 
         Everybody begins with another one of them, those after it in the order of their numbers.
         """
-        live, size = seat.roster.live(now), seat.membership.size
         panel = self._links.panel_of(certificate)
         signers = 0 if panel is None else set_of(panel.members[voter] for voter, _ in certificate.votes)
+        others = self._others(seat.roster.live(now), signers, seat)
+        return Adopt(certificate=certificate, holders=_peers(others, seat))
+
+    @staticmethod
+    def _others(live: int, signers: int, seat: Seat) -> list[int]:
+        """The other members, in the order to ask them."""
+        size = seat.membership.size
         others = [number % size for number in range(seat.me + 1, seat.me + size)]
         others = [number for number in others if seat.membership.active >> number & 1]
         others.sort(key=lambda number: (not live >> number & 1, not signers >> number & 1))
-        return Adopt(certificate=certificate, holders=_peers(others[:MAX_HOLDERS], seat))
+        return others[:MAX_HOLDERS]
 
 
 def _peers(numbers: Sequence[int], seat: Seat) -> tuple[PeerId, ...]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from federated.rounds.committee import Electorate, Membership, Panel
-from federated.rounds.messages import Certificate
+from federated.rounds.committee import Electorate, Membership, Panel, set_of
+from federated.rounds.messages import Certificate, ChangeKind
 
 BATCH = 8  # certificates in one answer over gossip, and kept before their turn
 KEPT_MEMBERSHIPS = 16  # earlier ones, to check what is repeated of rounds that are over
@@ -21,23 +21,41 @@ KEPT_MEMBERSHIPS = 16  # earlier ones, to check what is repeated of rounds that 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The end of a chain: the last `round`, its block's hash, its model's digest, the members after it."""
+    """The end of a chain: the last `round`, its block's hash, its model's digest, the members after it.
+
+    `newest` is the set of those who joined in that block.
+    """
 
     round: int
     block: bytes
     model: bytes
     membership: Membership
+    newest: int = 0
 
     def after(self, certificate: Certificate) -> Head:
         """The head once `certificate`, which fits, is added."""
-        block = certificate.block
-        membership = self.membership.apply(block.changes) if block.changes else self.membership
-        return Head(round=block.round, block=block.hash, model=block.model.digest, membership=membership)
+        changes = certificate.block.changes
+        membership = self.membership.apply(changes) if changes else self.membership
+        return _head(certificate, membership)
 
 
 def genesis(membership: Membership, model: bytes) -> Head:
     """The head before round 1; `model` is the digest of the first model."""
     return Head(round=0, block=membership.task, model=model, membership=membership)
+
+
+def _head(certificate: Certificate, membership: Membership) -> Head:
+    """The head at `certificate`, after which these are the members."""
+    block = certificate.block
+    joined = [change.peer for change in block.changes if change.kind is ChangeKind.JOIN]
+    numbers = [number for number in map(membership.number, joined) if number is not None]
+    return Head(
+        round=block.round,
+        block=block.hash,
+        model=block.model.digest,
+        membership=membership,
+        newest=set_of(numbers),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +82,27 @@ class Links:
         self.head = head
         self._electorate = electorate
         self._waiting: dict[int, tuple[int, Certificate]] = {}  # by round: the sender and what it sent
-        self._memberships: dict[int, Membership] = {head.round + 1: head.membership}  # by first round
+        self._heads: dict[int, Head] = {head.round + 1: head}  # by round, those that changed the members
 
     def restore(self, certificate: Certificate) -> None:
         """The chain ends with `certificate`; the head's membership is the one after it."""
-        block = certificate.block
-        self.head = Head(
-            round=block.round, block=block.hash, model=block.model.digest, membership=self.head.membership
-        )
-        self._memberships = {self.head.round + 1: self.head.membership}
+        self.head = _head(certificate, self.head.membership)
+        self._heads = {self.head.round + 1: self.head}
 
     def panel(self) -> Panel:
         """Who votes in the round after the head."""
         head = self.head
-        return self._electorate.panel(head.round + 1, head.model, head.membership)
+        return self._electorate.panel(head.round + 1, head.model, head.membership, head.newest)
 
     def panel_of(self, certificate: Certificate) -> Panel | None:
         """Who voted on a certificate in the chain; None when it is from before we remember."""
-        rounds = [first for first in self._memberships if first <= certificate.round]
+        number, base = certificate.round, certificate.block.base
+        rounds = [first for first in self._heads if first <= number]
         if not rounds:
             return None
-        membership = self._memberships[max(rounds)]
-        return self._electorate.panel(certificate.round, certificate.block.base, membership)
+        head = self._heads[max(rounds)]
+        newest = head.newest if number == head.round + 1 else 0
+        return self._electorate.panel(number, base, head.membership, newest)
 
     def follow(self, sender: int, certificate: Certificate) -> Followed:
         """Member number `sender` sent `certificate`."""
@@ -122,9 +139,9 @@ class Links:
         """Adds a certificate that fits."""
         self.head = self.head.after(certificate)
         if certificate.block.changes:
-            self._memberships[self.head.round + 1] = self.head.membership
-            if len(self._memberships) > KEPT_MEMBERSHIPS:
-                del self._memberships[next(iter(self._memberships))]
+            self._heads[self.head.round + 1] = self.head
+            if len(self._heads) > KEPT_MEMBERSHIPS:
+                del self._heads[next(iter(self._heads))]
 
     def fault(self, certificate: Certificate) -> str | None:
         """The rule that `certificate` breaks as the next one of the chain."""

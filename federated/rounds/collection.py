@@ -19,8 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from federated.rounds.actions import Fetch, Validate
 from federated.rounds.committee import Membership, numbers_in, set_of
-from federated.rounds.events import Fetch, Input, Inputs, Validate
+from federated.rounds.events import Input, Inputs
 from federated.rounds.messages import Commit, Reveal, commitment
 
 MAX_FETCHES = 8  # attempts at one update in a round

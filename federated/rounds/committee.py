@@ -6,7 +6,9 @@ Source: Castro and Liskov, "Practical Byzantine Fault Tolerance", 1999, section 
 
 In a task of more members than seats, each round has a committee of its own: the active members whose ids
 have the lowest hashes under a seed made of the task, the round and the model certified before it.
-Nobody can choose an id to suit a seed, since the members are certified before it is known.
+Nobody can choose an id to suit a seed: the leader of a round picks both who joins in its block and, within
+limits, the model that seeds the next draw, so whoever joined in the block of round r is drawn from round
+r+2 on, whose seed the model of round r+1 decides. (The exception is a task that hardly anybody else is in.)
 
 What that protects, and what not: a certificate is as good as the draw. It fixes the updates that count
 and the digest of what they make, as long as at most f of the committee lie, however many lie outside
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-from federated.manifest import MAX_MEMBERS
+from federated.manifest import MAX_MEMBERS, MIN_COMMITTEE
 from federated.rounds.messages import Certificate, Change, ChangeKind, Choice, Proof, Vote, vote_bytes
 from p2p.errors import InvalidInput
 from p2p.peer_id import PeerId
@@ -220,20 +222,23 @@ class Electorate:
     def __init__(self, seats: int, verify: Verify = verify_signature) -> None:
         self._seats = seats
         self._verify = verify
-        self._panels: dict[tuple[int, bytes, int], Panel] = {}  # oldest first
+        self._panels: dict[tuple[int, bytes, int, int], Panel] = {}  # oldest first
 
-    def panel(self, round_number: int, base: bytes, membership: Membership) -> Panel:
+    def panel(self, round_number: int, base: bytes, membership: Membership, newest: int = 0) -> Panel:
         """Who votes in a round; `base` is the digest of the model certified in the round before it.
 
-        `membership` is as that round left it.
+        `membership` is as that round left it. Those in the set `newest`, who joined in it, are not drawn,
+        unless the others are fewer than make a committee of which one may lie.
         """
         everybody = membership.active.bit_count() <= self._seats
-        key = (0, b"", membership.active) if everybody else (round_number, base, membership.active)
+        older = membership.active & ~newest
+        pool = membership.active if everybody or older.bit_count() < MIN_COMMITTEE else older
+        key = (0, b"", pool, pool) if everybody else (round_number, base, membership.active, pool)
         known = self._panels.get(key)
         if known is None:
             if len(self._panels) >= KEPT_PANELS:
                 del self._panels[next(iter(self._panels))]
-            numbers = numbers_in(membership.active)
+            numbers = numbers_in(pool)
             drawn = numbers if everybody else self._draw(round_number, base, membership, numbers)
             known = self._panels[key] = self._panel(membership, drawn)
         return known

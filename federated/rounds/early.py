@@ -8,6 +8,11 @@ MAX_EARLY = 64  # messages kept of each member, 4 KiB each; of many members fewe
 MIN_EARLY = 8  # ... so that they are not more than twice as many in all as those of 64 members
 
 
+def most_early(members: int) -> int:
+    """How many messages are kept of each of so many `members`."""
+    return min(MAX_EARLY, max(MIN_EARLY, MAX_EARLY * MAX_EARLY // members))
+
+
 class Early:
     """Messages of the next round by the number of their sender, in the order in which they came."""
 
@@ -19,9 +24,8 @@ class Early:
 
     def keep(self, member: int, body: Body, members: int) -> None:
         """Keeps what member number `member` of so many `members` said, unless it said that or enough."""
-        most = min(MAX_EARLY, max(MIN_EARLY, MAX_EARLY * MAX_EARLY // members))
         kept = self._kept.setdefault(member, [])
-        if len(kept) < most and body not in kept:
+        if len(kept) < most_early(members) and body not in kept:
             kept.append(body)
 
     def retain(self, members: int) -> None:

@@ -10,15 +10,17 @@
 
 SYNC waits until a quorum of the members was heard, then for the others until a deadline: fast members
 do not begin before slow ones listen. The phases are in `federated.rounds.phases`, the votes in
-`federated.rounds.agreement`; what goes in and comes out is in `federated.rounds.events`.
+`federated.rounds.agreement`; what goes in and comes out is in
+`federated.rounds.events` and `federated.rounds.actions`.
 
 How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `next_deadline()`, return
 actions; carry them out in order. The first event is `Started`. `now` is a monotonic clock in seconds;
 no wall clock decides anything. After `TaskFinished`, keep it going for the members that are behind.
 
 Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead answers
-any message of an older round with its certificate and those after it (`federated.rounds.archive`), since
-each counts only after the one before it (`federated.rounds.chain`). Who is far behind fetches them.
+any message of an older round with its certificate and those after it (`federated.rounds.answering`), since
+each counts only after the one before it (`federated.rounds.chain`). Who is far behind fetches them
+(`federated.rounds.catching_up`).
 
 A certificate may change who the members are (`federated.rounds.register`), from the next round on. Who
 is none any more, because it left or was ejected, gets `TaskLeft`, and nothing follows.
@@ -36,32 +38,34 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from federated.manifest import TaskManifest
-from federated.rounds.archive import Archive
-from federated.rounds.chain import BATCH, Followed, Links, genesis
-from federated.rounds.changes import Admission
-from federated.rounds.committee import Electorate, Membership, Verify, numbers_in, set_of, verify_signature
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
-    Adopt,
+    Checkpoint,
+    Misbehaved,
+    Publish,
+    RoundFinished,
+    TaskFinished,
+    TaskLeft,
+)
+from federated.rounds.answering import Answers
+from federated.rounds.catching_up import CatchUp
+from federated.rounds.chain import Followed, Links, genesis
+from federated.rounds.changes import Admission
+from federated.rounds.committee import Electorate, Membership, Verify, verify_signature
+from federated.rounds.early import Early
+from federated.rounds.events import (
     AdoptFailed,
     Aggregated,
-    Checkpoint,
     Event,
-    FetchHistory,
     HistoryFailed,
     HistoryFetched,
     LeaveWanted,
     MessageReceived,
-    Misbehaved,
     ModelAdopted,
     PeerConnected,
     PeerLost,
     Phase,
-    Publish,
-    RoundFinished,
     Started,
-    TaskFinished,
-    TaskLeft,
 )
 from federated.rounds.messages import (
     NO_BLOCK,
@@ -78,6 +82,7 @@ from federated.rounds.messages import (
 )
 from federated.rounds.phases import RoundInProgress
 from federated.rounds.register import Register
+from federated.rounds.repeats import Repeats, period_of
 from federated.rounds.roster import Roster, Seat
 from p2p.errors import InvalidInput, LocalProtocolError
 from p2p.peer_id import PeerId
@@ -85,15 +90,8 @@ from p2p.peer_id import PeerId
 if TYPE_CHECKING:
     from random import Random
 
-REPEATS = 4  # repetitions of own messages in the deadline of a phase ...
-MIN_PERIOD, MAX_PERIOD = 0.25, 5.0  # ... and their limits, in seconds
 LIVE_PERIODS = 4  # silent periods after which a member that is not connected no longer counts as live
-ANSWER_GAP = 1.0  # seconds between two certificates sent to members that are behind
-MAX_EARLY = 64  # messages of the next round kept of each member, 4 KiB each; of many members fewer, ...
-MIN_EARLY = 8  # ... so that they are not more than twice as many in all as those of 64 members
-MAX_HOLDERS = 64  # members asked for a model
 RESTING = (Phase.IDLE, Phase.FINISHED, Phase.LEFT)
-FETCHED = 64  # certificates asked for at once by who is far behind
 
 
 class RoundMachine:
@@ -120,12 +118,11 @@ class RoundMachine:
         me = membership.number(peer)
         if me is None or not membership.is_active(peer):
             raise InvalidInput(f"{peer} is not a member of the task {manifest.name}")
-        period = min(max(manifest.policy.phase_deadline_s / REPEATS, MIN_PERIOD), MAX_PERIOD)
+        period = period_of(manifest.policy.phase_deadline_s)
         self._rounds = manifest.rounds
         drawn = manifest.committee < manifest.most_members
         window = inf if drawn else LIVE_PERIODS * period
         self._roster = Roster(me, window=window, grace=manifest.policy.grace_s)
-        self._archive = Archive(period if drawn else ANSWER_GAP)
         self._links = Links(Electorate(manifest.committee, verify), genesis(membership, NO_BLOCK))
         self._register = Register(membership=membership, me=me, sign=sign, verify=verify, admission=admission)
         self._seat = Seat(
@@ -140,6 +137,8 @@ class RoundMachine:
             period=period,
             is_drawn=drawn,
         )
+        self._answers = Answers(links=self._links, seat=self._seat)
+        self._catch_up = CatchUp(links=self._links, rounds=manifest.rounds)
         self._phase = Phase.IDLE
         self._done = 0  # the last round that is certified, with its model at hand
         self._model = Model(digest=NO_BLOCK, root=NO_BLOCK, size=0)  # until it is started
@@ -149,21 +148,15 @@ class RoundMachine:
         self._adopting: Certificate | None = None
         self._retry_at: float | None = None  # when to ask for the adopted model again
         self._sync_until: float | None = None
-        self._early: dict[int, list[Body]] = {}  # what members said about the next round
+        self._early = Early()
         self._is_fresh = True  # no certificate was found on our disk, and no round is done since
-        self._fetching = False  # certificates, from a holder
-        self._top = 0  # the last round that somebody says is certified
-        self._fetch_at = 0.0  # when they may be asked for again
-        self._repeat_at = 0.0
-        self._answered_at = self._greeted_at = float("-inf")
+        self._repeats = Repeats(period, is_drawn=drawn)
         self._actions: list[Action] = []
 
     @property
     def phase(self) -> Phase:
         """Where the machine is."""
-        if self._current is None or self._adopting is not None:
-            return self._phase
-        return self._current.phase
+        return self._phase if self._in_progress is None else self._in_progress.phase
 
     @property
     def round(self) -> int:
@@ -172,17 +165,18 @@ class RoundMachine:
 
     @property
     def membership(self) -> Membership:
-        """The members of the round in progress."""
-        return self._membership
+        """The members after the last certificate that we know of."""
+        return self._register.membership
 
     @property
     def newest(self) -> tuple[Certificate, tuple[PeerId, ...]] | None:
         """The last certificate whose model is at hand, and who voted on it, as far as we remember."""
-        certificate = self._archive.certificate(self._done)
-        if certificate is None:
-            return None
-        panel = self._links.panel_of(certificate)
-        return certificate, () if panel is None else panel.committee.members
+        return self._answers.newest(self._done)
+
+    @property
+    def _in_progress(self) -> RoundInProgress | None:
+        """The round that we take part in; not one whose certificate has overtaken us."""
+        return self._current if self._adopting is None else None
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What is to be done after `event`; `LocalProtocolError` unless `Started` comes first, once."""
@@ -193,11 +187,11 @@ class RoundMachine:
                 self._start(event, now)
             case _ if self._phase is Phase.LEFT:
                 pass
-            case MessageReceived(sender=peer, body=Join() as body) if self._is_stranger(peer):
+            case MessageReceived(sender=peer, body=Join() as body) if self.membership.number(peer) is None:
                 self._register.handle_join(peer, body, self._links.head.round + 1)
             case MessageReceived(sender=peer) | PeerConnected(peer=peer) | PeerLost(peer=peer):
-                number = self._membership.number(peer)
-                if number is not None and number != self._seat.me and self._membership.is_active(peer):
+                number = self.membership.number(peer)
+                if number is not None and number != self._seat.me and self.membership.is_active(peer):
                     self._handle_member(number, event, now)
             case HistoryFetched() | HistoryFailed():
                 self._handle_history(event, now)
@@ -215,26 +209,26 @@ class RoundMachine:
         """When `handle_timer` is due."""
         if self._phase is Phase.LEFT:
             return None
-        answer_at = self._archive.next_deadline()
+        answer_at = self._answers.next_deadline()
         if self._phase in RESTING:
             return None if answer_at == inf else answer_at
-        deadlines = [self._repeat_at, self._sync_until, self._retry_at, answer_at]
-        if self._current is not None and self._adopting is None:
-            deadlines += [self._current.next_deadline(), self._current_repeat_at(self._current)]
+        deadlines = [self._repeat_at(), self._sync_until, self._retry_at, answer_at]
+        if self._in_progress is not None:
+            deadlines.append(self._in_progress.next_deadline())
         found = min(at for at in deadlines if at is not None)
         return None if found == inf else found
 
     def handle_timer(self, now: float) -> list[Action]:
         """What is to be done now that time has passed."""
         if self._phase is not Phase.LEFT:
-            self._send_due(now)
+            self._actions += self._answers.take_due(now)
         if self._phase in RESTING:
             return self._settle(now)
         if self._adopting is not None and self._retry_at is not None and now >= self._retry_at:
             self._adopt(self._adopting, now)
-        if self._current is not None and self._adopting is None:
-            self._current.handle_timer(now)
-        if now >= min(self._repeat_at, self._current_repeat_at(self._current)):
+        if self._in_progress is not None:
+            self._in_progress.handle_timer(now)
+        if now >= self._repeat_at():
             self._repeat(now)
         return self._settle(now)
 
@@ -251,20 +245,19 @@ class RoundMachine:
                     return
             case PeerConnected():
                 self._roster.connect(number)
-                gap = self._seat.period if self._seat.is_drawn else MIN_PERIOD
-                if now >= self._greeted_at + gap and self._phase not in RESTING:
+                if self._repeats.may_greet(now) and self._phase not in RESTING:
                     self._greet(now)
             case PeerLost():
                 self._roster.lose(number, now)
                 self._register.lose(number)
-        if self._current is not None and self._adopting is None:
-            self._current.advance(now)
+        if self._in_progress is not None:
+            self._in_progress.advance(now)
 
     def _receive(self, number: int, body: Body, now: float) -> bool:
         """Takes in a message; whether the round in progress got it, and went on from there."""
         match body:
             case Accuse():
-                self._actions += self._register.handle_accusation(self._membership.members[number], body)
+                self._actions += self._register.handle_accusation(self.membership.members[number], body)
                 return False
             case Leave():
                 self._actions += self._register.handle_leave(number, body)
@@ -283,8 +276,8 @@ class RoundMachine:
             pass
         elif isinstance(body, Certificate):
             self._receive_certificate(number, body, now)
-        elif self._current is not None and self._adopting is None and body.round == self._current.number:
-            self._current.handle_message(number, body, now)
+        elif self._in_progress is not None and body.round == self._in_progress.number:
+            self._in_progress.handle_message(number, body, now)
             return True
         else:
             self._keep_early(number, body, now)
@@ -294,130 +287,70 @@ class RoundMachine:
         """A message of a later round: kept if it is the next one, and a sign that others are ahead."""
         reached = self._done if self._current is None else self._current.number
         reached = reached if self._adopting is None else self._adopting.round
-        in_round = self._current is not None and self._adopting is None
-        if self._seat.is_drawn and (in_round or body.round > reached + 1):
-            self._ask_soon(now + self._seat.period)
-        self._catch_up(number, body.round - 1, now)
+        if self._seat.is_drawn and (self._in_progress is not None or body.round > reached + 1):
+            self._repeats.hasten(now + self._seat.period)
+        self._actions += self._catch_up.hear_of(number, body.round - 1, self._seat, now)
         if not isinstance(body, Hello) and body.round == reached + 1:
-            kept = self._early.setdefault(number, [])
-            if len(kept) < self._most_early and body not in kept:
-                kept.append(body)
-
-    @property
-    def _membership(self) -> Membership:
-        """The members after the last certificate that we know of."""
-        return self._register.membership
-
-    def _is_stranger(self, peer: PeerId) -> bool:
-        return self._membership.number(peer) is None
-
-    @property
-    def _most_early(self) -> int:
-        """How many early messages are kept of each member."""
-        return min(MAX_EARLY, max(MIN_EARLY, MAX_EARLY * MAX_EARLY // self._membership.size))
+            self._early.keep(number, body, self.membership.size)
 
     def _receive_certificate(self, number: int, certificate: Certificate, now: float) -> None:
         """Decides as many rounds as are known to be certified by now."""
         found = self._links.follow(number, certificate)
-        if (
-            found.accepted and self._adopting is not None
-        ):  # the second one that we had missed: there may be more
-            self._ask_soon(now)
+        if found.is_ahead or (found.accepted and self._adopting is not None):
+            self._repeats.hasten(now)  # it is the second one that we had missed: there may be more
         if found.is_ahead:
-            self._ask_soon(now)
-            self._catch_up(number, certificate.round, now)
+            self._actions += self._catch_up.hear_of(number, certificate.round, self._seat, now)
         self._take_in(found, now)
 
     def _take_in(self, found: Followed, now: float) -> None:
         for accepted in found.accepted:
-            self._archive.heard(accepted.round, now)
+            self._answers.heard(accepted, now)
         for sender, refused, rule in found.refused:
-            peer = self._membership.members[sender]
+            peer = self.membership.members[sender]
             self._actions.append(Misbehaved(round=refused.round, peer=peer, rule=rule))
         if found.accepted:
             self._certified(found.accepted, now)
 
-    def _catch_up(self, number: int, top: int, now: float) -> None:
-        """Member number `number` says that round `top` is certified: fetches the way there, if it is long."""
-        first = self._links.head.round + 1
-        if self._fetching or now < self._fetch_at or top < first + BATCH:
-            return
-        self._fetching, self._top = True, min(top, self._rounds)
-        live = self._roster.live(now) & ~(1 << self._seat.me | 1 << number)
-        peers = self._membership.members
-        holders = (peers[number], *(peers[other] for other in numbers_in(live)))[:MAX_HOLDERS]
-        count = min(FETCHED, self._top - first + 1)
-        self._actions.append(FetchHistory(first=first, count=count, holders=holders))
-
     def _handle_history(self, event: HistoryFetched | HistoryFailed, now: float) -> None:
         """Follows what a holder sent, and goes on fetching as long as that leads further."""
-        self._fetching = False
+        self._catch_up.end()
         before = self._links.head.round
-        number = self._membership.number(event.holder) if isinstance(event, HistoryFetched) else None
+        number = self.membership.number(event.holder) if isinstance(event, HistoryFetched) else None
         if isinstance(event, HistoryFetched) and number is not None:
             self._take_in(self._links.follow_all(number, event.certificates), now)
         if self._links.head.round == before or number is None:
-            self._fetch_at = now + self._seat.period
-            self._ask_soon(now)
+            self._catch_up.pause(now + self._seat.period)
+            self._repeats.hasten(now)
         elif self._phase not in RESTING:
-            self._catch_up(number, self._top, now)
+            self._actions += self._catch_up.go_on(number, self._seat, now)
 
     def _answer(self, number: int, body: Body, now: float) -> None:
         """To a member that is behind: the certificate that it misses, and those after it."""
         if isinstance(body, Certificate):
-            self._hear_old(body, now)
-        elif body.round < self._done or now >= self._answered_at + self._seat.period:
-            self._archive.plan(body.round, self._turn(number, now), now)
-            self._send_due(now)
-
-    def _turn(self, member: int, now: float) -> int:
-        """How many members answer member number `member` before we do.
-
-        Where there are many, also those that we do not know to be there: else all would answer at once.
-        """
-        me, everybody = self._seat.me, self._membership.active
-        before = (1 << me) - 1
-        behind = ~((2 << member) - 1)
-        between = before & behind if member < me else before | behind
-        answering = everybody if self._seat.is_drawn else everybody & self._roster.live(now)
-        return (answering & between).bit_count()
-
-    def _send_due(self, now: float) -> None:
-        self._actions += [Publish(body=body) for body in self._archive.take_due(now)]
-
-    def _hear_old(self, certificate: Certificate, now: float) -> None:
-        """Somebody sent a certificate that we have: we need not, unless it is a false one."""
-        known = self._archive.certificate(certificate.round)
-        if known is None or known.block != certificate.block:
-            return
-        panel = self._links.panel_of(known)
-        if known == certificate or (panel is not None and panel.committee.accepts_certificate(certificate)):
-            self._archive.heard(known.round, now)
+            self._answers.hear_again(body, now)
+        else:
+            self._actions += self._answers.answer(number, body.round, self._done, self._seat, now)
 
     def _greet(self, now: float) -> None:
-        self._greeted_at = now
+        self._repeats.said(now)
         head = self._links.head
         if head.round < self._rounds:
             self._actions.append(Publish(body=Hello(round=head.round + 1, base=head.model)))
 
     def _repeat(self, now: float) -> None:
-        self._repeat_at = now + self._seat.period
-        if self._current is not None and self._adopting is None:
-            self._current.repeat(now)
-            self._greeted_at = now
-            self._repeat_at = inf if self._seat.is_drawn else self._repeat_at
-        else:
+        self._repeats.start(now)
+        if self._in_progress is None:
             self._greet(now)
+        else:
+            self._in_progress.repeat(now)
+            self._repeats.said(now)
+            self._repeats.begin_round()
 
-    def _current_repeat_at(self, current: RoundInProgress | None) -> float:
-        """When the round in progress is to repeat itself, if it has such times of its own."""
-        if current is None or self._adopting is not None or not self._seat.is_drawn:
-            return inf
-        return current.repeat_at
-
-    def _ask_soon(self, at: float) -> None:
-        """Others are ahead of us: says where we are, though not all the time."""
-        self._repeat_at = min(self._repeat_at, max(at, self._greeted_at) + MIN_PERIOD)
+    def _repeat_at(self) -> float:
+        """When we say again where we are; the round in progress may have such times of its own."""
+        if self._in_progress is None or not self._seat.is_drawn:
+            return self._repeats.at
+        return min(self._repeats.at, self._in_progress.repeat_at)
 
     # from round to round
 
@@ -425,11 +358,10 @@ class RoundMachine:
         self._phase = Phase.SYNC
         self._model = event.initial if event.certificate is None else event.certificate.block.model
         self._done = 0 if event.certificate is None else event.certificate.round
-        self._repeat_at = now + self._seat.period
+        self._repeats.start(now)
         known = {item.round: item for item in filter(None, [event.certificate, *event.history])}
-        for number in sorted(known):
-            self._archive.keep(known[number])
-        self._links.head = genesis(self._membership, event.initial.digest)
+        self._answers.keep(known[number] for number in sorted(known))
+        self._links.head = genesis(self.membership, event.initial.digest)
         if known:
             self._links.restore(known[max(known)])
         self._register.restore(event.entries)
@@ -446,7 +378,7 @@ class RoundMachine:
 
     def _leave(self, now: float) -> None:
         """We are to leave: says so, or just goes when nobody else is left or the task is over."""
-        if self._phase in RESTING or self._membership.active == 1 << self._seat.me:
+        if self._phase in RESTING or self.membership.active == 1 << self._seat.me:
             self._go(now)
         else:
             self._actions += self._register.leave(self._links.head.round + 1)
@@ -456,7 +388,8 @@ class RoundMachine:
         if self._current is not None:
             self._current.leave(now)
             self._actions += self._current.take_actions()
-        self._phase, self._current, self._adopting, self._early = Phase.LEFT, None, None, {}
+        self._phase, self._current, self._adopting = Phase.LEFT, None, None
+        self._early.clear()
         self._actions.append(TaskLeft(round=self._links.head.round, ejected=self._register.is_ejected))
 
     def _settle(self, now: float) -> list[Action]:
@@ -491,8 +424,8 @@ class RoundMachine:
             return False
         if self._sync_until is None:
             self._sync_until = now + self._seat.policy.phase_deadline_s
-        everybody = live == self._membership.active
-        return everybody or now >= self._sync_until or (enough and any(self._early.values()))
+        everybody = live == self.membership.active
+        return everybody or now >= self._sync_until or (enough and bool(self._early))
 
     def _begin(self, now: float) -> bool:
         """Begins the next round, with what was said about it already."""
@@ -503,7 +436,7 @@ class RoundMachine:
         self._actions += self._register.turn(number, panel)
         if self._seat.is_drawn:
             self._roster.turn(now)
-            self._repeat_at = inf
+        self._repeats.begin_round()
         self._current = RoundInProgress(
             seat=self._seat,
             panel=panel,
@@ -515,13 +448,10 @@ class RoundMachine:
         )
         if self._is_fresh and number > 1:  # whoever remembers us tells us
             self._actions.append(Publish(body=self._current.hello()))
-        early, self._early = self._early, {}
-        for member, bodies in sorted(early.items()):
-            for body in bodies:
-                if body.round == number:
-                    if isinstance(body, Vote | Proof):
-                        self._actions += self._register.watch(member, body)
-                    self._current.handle_message(member, body, now)
+        for member, body in self._early.take(number):
+            if isinstance(body, Vote | Proof):
+                self._actions += self._register.watch(member, body)
+            self._current.handle_message(member, body, now)
         return True
 
     def _decide(self, certificate: Certificate, now: float) -> bool:
@@ -531,9 +461,9 @@ class RoundMachine:
 
     def _certified(self, accepted: Sequence[Certificate], now: float) -> bool:
         """These are the next certificates of the chain. A round is finished once we have its model."""
+        self._answers.keep(accepted)
+        self._chain += accepted
         for certificate in accepted:
-            self._archive.keep(certificate)
-            self._chain.append(certificate)
             self._change(certificate)
         last, current = accepted[-1], self._current
         if current is not None and current.has_model(last.block):
@@ -551,35 +481,20 @@ class RoundMachine:
         """Goes over to the members that a certificate leaves."""
         actions = self._register.certified(certificate)
         if actions:
-            membership = self._membership
             self._actions += actions
-            self._seat = replace(self._seat, membership=membership)
-            self._roster.retain(membership.active | 1 << self._seat.me)
-            self._early = {
-                member: bodies for member, bodies in self._early.items() if membership.active >> member & 1
-            }
+            self._seat = replace(self._seat, membership=self.membership)
+            self._roster.retain(self.membership.active | 1 << self._seat.me)
+            self._early.retain(self.membership.active)
 
     def _begin_adoption(self, certificate: Certificate, now: float) -> None:
         self._adopting = certificate
         self._phase, self._sync_until = Phase.CERTIFIED, None
-        if self._repeat_at == inf:
-            self._repeat_at = now + self._seat.policy.phase_deadline_s
+        self._repeats.end_round(now + self._seat.policy.phase_deadline_s)
         self._adopt(certificate, now)
 
     def _adopt(self, certificate: Certificate, now: float) -> None:
-        """Asks for the model: first from live signers, then from whoever else may have it.
-
-        Everybody begins with another one of them, those after it in the order of their numbers.
-        """
         self._retry_at = None
-        live, me, size = self._roster.live(now), self._seat.me, self._membership.size
-        panel = self._links.panel_of(certificate)
-        signers = 0 if panel is None else set_of(panel.members[voter] for voter, _ in certificate.votes)
-        others = [number % size for number in range(me + 1, me + size)]
-        others = [number for number in others if self._membership.active >> number & 1]
-        others.sort(key=lambda number: (not live >> number & 1, not signers >> number & 1))
-        holders = tuple(self._membership.members[number] for number in others[:MAX_HOLDERS])
-        self._actions.append(Adopt(certificate=certificate, holders=holders))
+        self._actions.append(self._catch_up.adopt(certificate, self._seat, now))
 
     def _handle_adoption(self, event: ModelAdopted | AdoptFailed, now: float) -> None:
         if self._adopting is None or self._adopting.round != event.round:
@@ -588,6 +503,7 @@ class RoundMachine:
             self._finish(self._adopting, catch_up=True, now=now)
         else:
             self._retry_at = now + self._seat.period
+            self._actions += self._catch_up.look(self._seat, now)  # they may be further by now
 
     def _finish(self, certificate: Certificate, *, catch_up: bool, now: float) -> bool:
         """The round is certified and its model is here: saves both, and goes on."""
@@ -598,16 +514,16 @@ class RoundMachine:
         ours = current if current is not None and current.number == certificate.round else None
         self._actions.append(Checkpoint(certificate=certificate, chain=tuple(self._chain)))
         self._chain = []
-        self._answered_at = now  # votes still under way are no sign that their sender is behind
+        self._answers.rest(now)
         if not catch_up:
-            self._spread(certificate, now)
+            self._actions += self._answers.spread(certificate, self._seat, now)
         refused = [] if ours is None else ours.refused()
         finished = RoundFinished(
             round=certificate.round,
             model=block.model,
             skipped=block.skipped,
-            participants=self._membership.peers(block.participants),
-            refused=tuple((self._membership.members[number], rule) for number, rule in refused),
+            participants=self.membership.peers(block.participants),
+            refused=tuple((self.membership.members[number], rule) for number, rule in refused),
             seconds=0.0 if ours is None else now - ours.started,
             phases={} if ours is None else ours.seconds,
             catch_up=catch_up,
@@ -622,19 +538,7 @@ class RoundMachine:
             return True
         if self._done < self._rounds:
             return self._begin(now)
-        self._phase, self._early = Phase.FINISHED, {}
+        self._phase = Phase.FINISHED
+        self._early.clear()
         self._actions.append(TaskFinished(model=block.model))
         return True
-
-    def _spread(self, certificate: Certificate, now: float) -> None:
-        """Sees to it that the certificate is published, once: the first signer does it.
-
-        It spares the others to ask for it. The next signers make up for one that is gone.
-        """
-        panel = self._links.panel_of(certificate)
-        seat = None if panel is None else panel.seat(self._seat.me)
-        if seat is not None:
-            signers = [voter for voter, _ in certificate.votes]
-            turn = signers.index(seat) if seat in signers else len(signers)
-            self._archive.plan(certificate.round, turn, now)
-            self._send_due(now)

@@ -27,27 +27,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, inf
 
+from federated.rounds.actions import (
+    Action,
+    DigestMismatch,
+    Misbehaved,
+    PhaseFinished,
+    Publish,
+    StopTraining,
+    Train,
+    WriteJournal,
+)
 from federated.rounds.collection import Collection, Status
 from federated.rounds.committee import Panel, numbers_in, set_of
 from federated.rounds.events import (
-    Action,
     Aggregated,
     AggregateFailed,
-    DigestMismatch,
     Fetched,
     FetchFailed,
-    Misbehaved,
     Phase,
-    PhaseFinished,
-    Publish,
     Screened,
-    StopTraining,
-    Train,
     Trained,
     TrainFailed,
     Validated,
     WorkEvent,
-    WriteJournal,
 )
 from federated.rounds.messages import (
     HASH_SIZE,

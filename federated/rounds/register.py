@@ -9,16 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from federated.rounds.actions import Action, Ejected, MembershipChanged, Misbehaved, Publish, WriteJournal
 from federated.rounds.changes import Admission, Departure
 from federated.rounds.committee import Membership, Panel, Verify
-from federated.rounds.events import (
-    Action,
-    Ejected,
-    MembershipChanged,
-    Misbehaved,
-    Publish,
-    WriteJournal,
-)
 from federated.rounds.messages import (
     Accuse,
     Body,

@@ -2,7 +2,7 @@
 
     another message                       → IGNORE: the sender may have been admitted while we looked away
     a join, too soon after another one    → IGNORE, before anything is computed
-    a join by a credential that is none   → REJECT, the sender's fault
+    a join by a credential that is none   → REJECT, the sender's fault, if it comes from the sender itself
     a join                                → ACCEPT: whether it is too late, or the task full, its leaders say
 
 Too soon is counted for each sender, and for each invitation: the bearer of one can make up as many senders

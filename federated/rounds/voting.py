@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from federated.rounds.actions import Action, DigestMismatch, Misbehaved, Publish, WriteJournal
 from federated.rounds.agreement import (
     Agreement,
     AgreementAction,
@@ -24,17 +25,7 @@ from federated.rounds.agreement import (
 from federated.rounds.assembly import Assembly, Draft
 from federated.rounds.collection import Collection, Status
 from federated.rounds.committee import Panel, numbers_in
-from federated.rounds.events import (
-    Action,
-    Aggregated,
-    AggregateFailed,
-    DigestMismatch,
-    Inputs,
-    Misbehaved,
-    Publish,
-    Screened,
-    WriteJournal,
-)
+from federated.rounds.events import Aggregated, AggregateFailed, Inputs, Screened
 from federated.rounds.messages import Block, Body, Certificate, Model, Propose, Recall, inputs_hash
 from federated.rounds.roster import Seat
 

@@ -3,7 +3,7 @@
     PeerIdentified → Link: opens our stream, and opens it again
     inbound stream → _serve: its RPCs go from the connection's reader straight into the router
     router.next_deadline → _run_timer
-    peers that a trusted one names → _introduce: dialed, a few at a time
+    peers that a trusted one names → introductions: dialed, a few at a time
     what the router decides → Link: straight to the stream, or by a task while the peer is slow
 
 Everything that happens goes through `_handle`, which never awaits: between two checkpoints the router
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from p2p.errors import DialFailed, LocalProtocolError, RemoteProtocolError
+from p2p.errors import LocalProtocolError, RemoteProtocolError
 from p2p.events import PeerDisconnected, PeerIdentified
 from p2p.gossipsub.events import (
     Action,
@@ -42,6 +42,7 @@ from p2p.gossipsub.events import (
     ValidatorFailed,
 )
 from p2p.gossipsub.intake import Counters
+from p2p.gossipsub.introductions import Introductions
 from p2p.gossipsub.link import Link
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.reading import receive_rpcs
@@ -50,7 +51,6 @@ from p2p.gossipsub.signing import MessageIdFunction, message_id_from_seqno
 from p2p.gossipsub.subscription import Subscription
 from p2p.gossipsub.wire import VERSIONS, Rpc
 from p2p.peer_id import PeerId
-from p2p.peer_record import open_record
 from p2p.scope import open_scope
 from p2p.stream import Stream
 
@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     from p2p.host import Host
 
 CLOSE_GRACE = 0.5  # seconds to write what was published last
-DIALS_AT_ONCE = 8  # of peers that others name; go
-MAX_INTRODUCED = 128  # that wait or are dialed; go
-INTRODUCTION_TTL = 120.0  # seconds that their addresses are kept for: long enough to be dialed
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +78,7 @@ class Pubsub:
         self._rearm = trio.Event()
         self._bytes_sent = 0  # to peers that are gone
         self._dropped = 0  # messages to peers that are gone
-        self._introduced: dict[PeerId, None] = {}  # peers that others named, to be dialed
-        self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
+        self._introductions = Introductions(host, nursery)
         self.observers: list[Callable[[Sequence[Action]], None]] = []  # of all that the router decides
 
     # What applications call
@@ -229,7 +225,7 @@ class Pubsub:
                 case Deliver(message=message):
                     delivered.append(message)
                 case Introduced(records=records):
-                    self._introduce(records)
+                    self._introductions.handle(records)
                 case ValidatorFailed(topic=topic, error=error):
                     logger.error("the validator of %s failed", topic, exc_info=error)
         for link in written:
@@ -285,31 +281,6 @@ class Pubsub:
             self._dropped += link.messages_dropped
             self._bytes_sent += link.bytes_sent
         self._handle(PeerGone(peer=peer))
-
-    def _introduce(self, records: Sequence[bytes]) -> None:
-        """Dials whom a trusted peer names, if they signed where they are; a bounded number at a time."""
-        for envelope in records:
-            try:
-                record = open_record(envelope)
-            except RemoteProtocolError as exc:
-                logger.debug("an introduction is worthless: %s", exc)
-                continue
-            peer = record.record.peer
-            if peer == self._host.peer_id or self._host.is_connected(peer) or peer in self._introduced:
-                continue
-            if len(self._introduced) < MAX_INTRODUCED:
-                self._host.peerstore.add_record(record, INTRODUCTION_TTL)
-                self._introduced[peer] = None
-                self._nursery.start_soon(self._meet, peer)
-
-    async def _meet(self, peer: PeerId) -> None:
-        try:
-            async with self._dials:
-                await self._host.connect(peer)
-        except DialFailed as exc:
-            logger.debug("dialing %s, as a peer proposes: %s", peer, exc)
-        finally:
-            del self._introduced[peer]
 
     async def _serve(self, stream: Stream) -> None:
         """Reads RPCs from a stream that a peer opened; nothing is ever written to it.

@@ -118,10 +118,15 @@ class Gossip:
         """The message is here: nobody owes it to us any more."""
         self._promises.pop(message_id, None)
 
-    def choose_peers(self, candidates: Sequence[PeerId]) -> list[PeerId]:
-        """Which of the peers outside the mesh get IHAVE this time."""
+    def choose_peers(self, candidates: Sequence[PeerId], best: Sequence[PeerId] = ()) -> list[PeerId]:
+        """Which of the peers outside the mesh get IHAVE this time: as many of the `best` as others by chance.
+
+        By chance alone a peer goes without that has few honest neighbours among many others' Sybils.
+        """
         count = max(self._params.gossip_size, int(self._params.gossip_factor * len(candidates)))
-        return self._rng.sample(candidates, min(count, len(candidates)))
+        chosen = list(best[: count // 2])
+        others = [peer for peer in candidates if peer not in chosen] if chosen else candidates
+        return chosen + self._rng.sample(others, min(count - len(chosen), len(others)))
 
     def choose_ids(self, ids: Sequence[bytes]) -> tuple[bytes, ...]:
         """Which of the recent ids one peer gets: all, or a random choice of as many as it may heed."""

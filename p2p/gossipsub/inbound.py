@@ -2,6 +2,7 @@
 
     receive_whole ─→ mostly: one small RPC, exactly
     receive_data ──→ length-prefixed RPCs ─→ slices ─→ next_rpc, until the turn is used up ─→ start_turn
+                                        └─→ small, with subscriptions ─→ next_of_unheard
 
 A turn has `MESSAGES_AT_ONCE` parts: a message costs one, and so does every KiB of an RPC. Whoever
 feeds it handles what `next_rpc` gives at once, and starts the next turn once everybody else had theirs.
@@ -15,11 +16,21 @@ from math import inf
 
 from p2p import varint
 from p2p.framing import DelimitedDecoder
-from p2p.gossipsub.wire import MAX_RPC, MESSAGES, SMALL_RPC, SMALL_RPCS, Rpc, decode_rpc, slices
+from p2p.gossipsub.wire import (
+    MAX_RPC,
+    MESSAGES,
+    SMALL_RPC,
+    SMALL_RPCS,
+    SUBSCRIPTIONS,
+    Rpc,
+    decode_rpc,
+    slices,
+)
 from p2p.stream import Data
 
 MESSAGES_AT_ONCE = 16  # messages handled in one turn: 1 ms of verifying signatures
 TURN = 0.01  # seconds: a peer that uses up less than a turn in it has a tenth of the processor at most
+MAX_UNHEARD = 8192  # bytes of an RPC of a peer that is not heard: about a hundred topics
 _PART = 1024  # bytes of an RPC that take as long as a message, whatever is in them
 
 
@@ -58,13 +69,6 @@ class Inbound:
             self._decoder = DelimitedDecoder(MAX_RPC)
         self._decoder.receive_data(data)
 
-    def skip_data(self, data: Data) -> None:
-        """Takes what came, and drops all that is whole unread: from a peer that is not heard."""
-        self.receive_data(data)
-        self._slices.clear()
-        while self._next_encoded() is not None:
-            pass
-
     def next_rpc(self) -> Rpc | None:
         """What to handle next, or None: nothing is whole, or the turn is over.
 
@@ -83,6 +87,20 @@ class Inbound:
         rpc = self._slices.pop()
         self._left -= len(rpc.messages)
         return rpc
+
+    def next_of_unheard(self, now: float) -> Rpc | None:
+        """As `next_rpc`, from a peer of which nothing counts but its topics: drops all else undecoded.
+
+        A list of topics that is long is dropped too: nobody may make us work who is not heard.
+        """
+        if now >= self._turn_ends:
+            self.start_turn(now)
+        self._slices.clear()
+        while self._left > 0 and (encoded := self._next_encoded()) is not None:
+            if encoded.startswith(SUBSCRIPTIONS) and len(encoded) <= MAX_UNHEARD:
+                self._left -= 1 + len(encoded) // _PART
+                return decode_rpc(encoded)
+        return None
 
     def _next_encoded(self) -> bytes | None:
         if self._decoder is None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from p2p.gossipsub.backoffs import Backoffs
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.score import PeerScores
 from p2p.peer_id import PeerId
@@ -25,64 +26,7 @@ from p2p.peer_id import PeerId
 if TYPE_CHECKING:
     from random import Random
 
-MAX_BACKOFFS = 20_000  # pairs of topic and peer; 160 connections in 100 topics, and a few that left
-
 Candidates = Mapping[PeerId, bool]
-
-
-@dataclass(slots=True)
-class _Backoff:
-    since: float  # when the peer was pruned
-    until: float
-    grace: bool = True  # a GRAFT that comes now may have crossed our PRUNE
-
-
-class Backoffs:
-    """Until when a peer that was pruned, by either side, may not be in a topic's mesh."""
-
-    def __init__(self, slack: float, capacity: int = MAX_BACKOFFS) -> None:
-        self._slack = slack
-        self._capacity = capacity
-        self._backoffs: dict[tuple[str, PeerId], _Backoff] = {}
-
-    def __len__(self) -> int:
-        return len(self._backoffs)
-
-    def add(self, topic: str, peer: PeerId, seconds: float, now: float) -> None:
-        """Makes `peer` wait for `seconds`, or longer if it has to already."""
-        backoff = self._backoffs.pop((topic, peer), None)
-        if backoff is None or backoff.until <= now:
-            backoff = _Backoff(since=now, until=now)
-        backoff.until = max(backoff.until, now + seconds)
-        self._backoffs[topic, peer] = backoff
-        if len(self._backoffs) > self._capacity:
-            del self._backoffs[next(iter(self._backoffs))]
-
-    def refuses(self, topic: str, peer: PeerId, now: float) -> bool:
-        """Whether a GRAFT from `peer` comes too early."""
-        backoff = self._backoffs.get((topic, peer))
-        return backoff is not None and backoff.until > now
-
-    def guilt(self, topic: str, peer: PeerId, params: GossipsubParams, now: float) -> float:
-        """How much of a rule a GRAFT that is refused breaks; the first may have crossed our PRUNE."""
-        backoff = self._backoffs.get((topic, peer))
-        if backoff is None or backoff.until <= now:
-            return 0.0
-        age, grace, backoff.grace = now - backoff.since, backoff.grace, False
-        if grace and age < params.graft_grace:
-            return 0.0
-        return 2.0 if age < params.graft_flood else 1.0
-
-    def forbids(self, topic: str, peer: PeerId, now: float) -> bool:
-        """Whether our GRAFT might come too early for `peer`, whose clock started a little later."""
-        backoff = self._backoffs.get((topic, peer))
-        return backoff is not None and backoff.until + self._slack > now
-
-    def expire(self, now: float) -> None:
-        """Forgets those that are over."""
-        over = [key for key, backoff in self._backoffs.items() if backoff.until + self._slack <= now]
-        for key in over:
-            del self._backoffs[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,24 +99,30 @@ class Mesh:
         self._add(topic, peer, now)
         return True
 
-    def handle_graft(self, topic: str, peer: PeerId, *, outbound: bool, now: float) -> bool:
-        """Whether a GRAFT for a topic that we joined is accepted; if not, a PRUNE is due.
+    def handle_graft(
+        self, topic: str, peer: PeerId, *, outbound: bool, met: float, now: float
+    ) -> float | None:
+        """None when a GRAFT for a topic that we joined is accepted, else the backoff of the PRUNE due.
 
         A full mesh takes only peers that we dialed: nobody can push itself in by connecting often. One
-        that comes before its time breaks a rule, one with a bad score has lost its place anyhow.
+        that comes before its time breaks a rule, unless its time was told before we `met`; one with a bad
+        score has lost its place anyhow.
         """
         members, params = self._members[topic], self._params
         if peer in members:
-            return True
+            return None
         if self.backoffs.refuses(topic, peer, now):
+            rest = self.backoffs.remind(topic, peer, met, now)
+            if rest is not None:
+                return rest
             guilt = self.backoffs.guilt(topic, peer, params, now)
             if guilt:
                 self._scores.handle_misbehaviour(peer, guilt, now)
         elif not self._scores.is_negative(peer) and (outbound or len(members) < params.mesh_high):
             self._add(topic, peer, now)
-            return True
+            return None
         self.backoffs.add(topic, peer, params.prune_backoff, now)
-        return False
+        return params.prune_backoff
 
     def handle_prune(self, topic: str, peer: PeerId, backoff: int | None, now: float) -> None:
         """Removes a peer that pruned us and obeys the backoff that it asks for, within reason."""

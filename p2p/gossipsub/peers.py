@@ -18,6 +18,7 @@ MAX_TOPICS = 1000  # topics kept of one peer; nim-libp2p has 1024 (CVE-2026-4667
 class Peer:
     """What we know of one peer. `version` is None while we have no stream to it."""
 
+    met: float  # when it connected, or opened a new stream: it may have restarted then
     version: Version | None = None
     outbound: bool = False  # we dialed it
     topics: dict[str, None] = field(default_factory=dict)
@@ -54,11 +55,11 @@ class PeerTable:
         """The peer, or None when we do not know it."""
         return self._peers.get(peer)
 
-    def add(self, peer: PeerId) -> Peer:
+    def add(self, peer: PeerId, now: float) -> Peer:
         """The peer, made known if it is new."""
         state = self._peers.get(peer)
         if state is None:
-            state = self._peers[peer] = Peer()
+            state = self._peers[peer] = Peer(met=now)
         return state
 
     def remove(self, peer: PeerId) -> None:

@@ -21,26 +21,26 @@ async def receive_rpcs(
 ) -> None:
     """Calls `handle(rpc, now)` for all RPCs until the stream's end; a burst from one peer holds up nobody.
 
-    Large RPCs come in slices. While `unheard()` nothing is even decoded. Both may be called without a
-    current task. Raises
-    `RemoteProtocolError` for a malformed RPC, `StreamReset`, and `ConnectionLost`, also within an RPC.
+    Large RPCs come in slices. While `unheard()` nothing is even decoded but small RPCs of subscriptions.
+    Both may be called without a current task. Raises `RemoteProtocolError` for a malformed RPC,
+    `StreamReset`, and `ConnectionLost`, also within an RPC.
     """
     inbound = Inbound()
 
     def take(data: bytes) -> None:
-        if unheard():
-            inbound.skip_data(data)
-            return
         now = trio.current_time()
-        rpc = inbound.receive_whole(data, now)
+        rpc = None if unheard() else inbound.receive_whole(data, now)
         if rpc is not None:
             handle(rpc, now)
             return
         inbound.receive_data(data)
-        while (rpc := inbound.next_rpc()) is not None:
-            handle(rpc, now)
+        handle_all(now)
         if inbound.turn_over:
             raise _TurnOver
+
+    def handle_all(now: float) -> None:
+        while (rpc := inbound.next_of_unheard(now) if unheard() else inbound.next_rpc()) is not None:
+            handle(rpc, now)
 
     ended = False
     while not ended:
@@ -52,7 +52,6 @@ async def receive_rpcs(
                 await trio.lowlevel.checkpoint()
                 now = trio.current_time()
                 inbound.start_turn(now)
-                while (rpc := inbound.next_rpc()) is not None:
-                    handle(rpc, now)
+                handle_all(now)
     if inbound.mid_message:
         raise ConnectionLost("the peer closed the stream within a message")

@@ -163,7 +163,7 @@ class Router:
         inside = dict.fromkeys(members)
         outside = [peer for peer in candidates if peer not in inside]
         outside = self._scores.above(outside, self.params.score.gossip_threshold)
-        for peer in self._gossip.choose_peers(outside):
+        for peer in self._gossip.choose_peers(outside, self._scores.proven(outside)):
             self._to(peer).ihave.append(IHave(topic=topic, ids=self._gossip.choose_ids(ids)))
 
     # Events
@@ -182,7 +182,8 @@ class Router:
             case StreamLost(peer=peer):
                 self._interrupt_peer(peer)
             case InboundOpened(peer=peer):
-                self._peers.add(peer).relisting = True
+                state = self._peers.add(peer, now)
+                state.met, state.relisting = now, True
             case PeerGone(peer=peer):
                 self._mesh.remove(peer)
                 self._gossip.remove(peer)
@@ -197,18 +198,21 @@ class Router:
     def receive_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> list[Action]:
         """As `handle` of `RpcReceived`, which nearly every event is: without the event.
 
-        Whoever is graylisted is not heard at all.
+        Of whoever is graylisted nothing is heard but its topics, which a stream says only once: when its
+        score has healed it has to be reachable, as in go.
         """
         if self._heartbeat_at is None:
             self._heartbeat_at = now + self.params.heartbeat_delay
         if self._scores.bad and self._scores.is_graylisted(peer):
-            return []
+            if not rpc.subscriptions:
+                return []
+            rpc = Rpc(subscriptions=rpc.subscriptions)
         self._receive_rpc(peer, rpc, now)
         return self._take_actions() if self._actions or self._control else []
 
     def _open_peer(self, event: StreamOpened, now: float) -> None:
         """Says on a new stream what we subscribe to; puts meshes right that the old stream's end tore."""
-        state = self._peers.add(event.peer)
+        state = self._peers.add(event.peer, now)
         self._peers.set_version(event.peer, event.version)
         self._scores.handle_connected(event.peer, event.address)
         state.outbound = event.outbound
@@ -280,7 +284,7 @@ class Router:
     # RPCs
 
     def _receive_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> None:
-        self._peers.add(peer)
+        self._peers.add(peer, now)
         if rpc.subscriptions:
             self._receive_subscriptions(peer, rpc.subscriptions, now)
         if rpc.idontwant:
@@ -328,11 +332,11 @@ class Router:
         state = self._peers[peer]
         if not self._mesh.joined(topic) or not state.speaks_gossipsub:
             return
-        accepted = self._peers.subscribe(peer, topic) and self._mesh.handle_graft(
-            topic, peer, outbound=state.outbound, now=now
-        )
-        if not accepted:
-            self._send_prune(peer, topic, self.params.prune_backoff)
+        wait: float | None = self.params.prune_backoff
+        if self._peers.subscribe(peer, topic):
+            wait = self._mesh.handle_graft(topic, peer, outbound=state.outbound, met=state.met, now=now)
+        if wait is not None:
+            self._send_prune(peer, topic, wait)
 
     def _receive_message(self, peer: PeerId, message: Message, rpc: Rpc, now: float) -> None:
         if not self._mesh.joined(message.topic):

@@ -88,6 +88,13 @@ class PeerScores:
             return peers
         return [peer for peer in peers if self.bad.get(peer, 0.0) >= threshold]
 
+    def proven(self, peers: list[PeerId]) -> list[PeerId]:
+        """Those of `peers` with credit, best first; nobody while nobody is bad: one is as good as another."""
+        if not self.bad:
+            return []
+        scores = {peer: self.score(peer) for peer in peers}
+        return sorted((peer for peer in peers if scores[peer] > 0), key=scores.__getitem__, reverse=True)
+
     # Who comes and goes
 
     def handle_connected(self, peer: PeerId, address: Address | None) -> None:

@@ -34,6 +34,7 @@ MAX_TOPIC = 1024  # bytes; with 1000 topics a peer this is js-libp2p's 1 MiB of 
 SPLIT_SIZE = 1 << 16  # bytes; rust-libp2p refuses longer RPCs unless told otherwise
 SMALL_RPC = 4096  # bytes; longer ones are neither decoded nor encoded once for all
 SMALL_RPCS = 128  # of them that are kept, decoded and encoded: about 1 MiB of each, if all are that long
+SUBSCRIPTIONS = b"\x0a"  # the tag that an RPC with subscriptions begins with
 MESSAGES = b"\x12"  # the tag that an RPC of nothing but messages begins with
 _ENTRY = 12  # bytes around an entry: its tags and lengths, those of control, a backoff
 

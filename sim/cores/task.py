@@ -18,31 +18,26 @@ from typing import TYPE_CHECKING
 from federated.errors import CodecError, StorageError
 from federated.plugin import PeerContext
 from federated.registry import Registry
-from federated.rounds.committee import Membership
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
     Adopt,
     Aggregate,
     Checkpoint,
     DigestMismatch,
-    Event,
     Fetch,
     FetchHistory,
-    HistoryFailed,
     MembershipChanged,
-    MessageReceived,
     Misbehaved,
-    PeerConnected,
-    PeerLost,
     Publish,
     RoundFinished,
-    Started,
     StopTraining,
     TaskFinished,
     Train,
     Validate,
     WriteJournal,
 )
+from federated.rounds.committee import Membership
+from federated.rounds.events import Event, HistoryFailed, MessageReceived, PeerConnected, PeerLost, Started
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import LIFETIME, Body, Message, Model
 from federated.rounds.wire import encode

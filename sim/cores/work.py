@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING
 
 from federated.errors import CodecError, FederatedError
 from federated.parameters import Parameters
+from federated.rounds.actions import Adopt, Aggregate, Fetch, Train, Validate
 from federated.rounds.events import (
-    Adopt,
     AdoptFailed,
-    Aggregate,
     Aggregated,
     AggregateFailed,
     Event,
-    Fetch,
     Fetched,
     FetchFailed,
     ModelAdopted,
     Screened,
-    Train,
     Trained,
     TrainFailed,
-    Validate,
     Validated,
 )
 from federated.rounds.messages import Model

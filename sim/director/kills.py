@@ -2,8 +2,8 @@
 
     a member is through with round r ──→ round r+1 is under way ──→ somewhere in it a kill ──→ a start
 
-Never are more members down than may be missing for a quorum: as far as the kills go, every round can end
-with a certificate.
+Never are more members down than may be faulty: a quorum of voters is there, so that every round can end with
+a certificate.
 """
 
 from __future__ import annotations

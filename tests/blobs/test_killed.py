@@ -74,7 +74,7 @@ async def test_a_process_that_was_killed_has_lost_little_of_what_it_fetched(tmp_
         process = await trio.lowlevel.open_process(
             [sys.executable, "-c", FETCH, *arguments], stderr=subprocess.DEVNULL
         )
-        with trio.fail_after(50):
+        with trio.fail_after(150):
             await stuck.wait()
             (child,) = host.peers()
             while await count_haves(host, child, root) < 8:

@@ -70,7 +70,9 @@ class Chain:
         return certificate
 
     def _committee(self):
-        return self.electorate.panel(self.head.round + 1, self.head.model, self.head.membership).committee
+        return self.electorate.panel(
+            self.head.round + 1, self.head.model, self.head.membership, self.head.newest
+        ).committee
 
 
 def key_of(peer: PeerId) -> KeyPair:

@@ -106,6 +106,10 @@ class Lab:
         """The blobs of a member."""
         return self._stores.setdefault(number, BlobStore(None, CAPACITY))
 
+    def neighbours(self, number: int) -> list[Member]:
+        """Whom member `number` connects to when it starts."""
+        return list(self.members.values())
+
     def wall_time(self) -> float:
         """Unix seconds, by the virtual clock."""
         return START + trio.current_time()
@@ -166,7 +170,7 @@ class Lab:
                     open_blobs(host, self.store(number)) as blobs,
                 ):
                     member = Member(number, host, pubsub, blobs, scope)
-                    for other in self.members.values():
+                    for other in self.neighbours(number):
                         await host.connect(other.host.peer_id, other.host.addresses())
                     self.members[number] = member
                     if idle:

@@ -115,7 +115,7 @@ async def test_what_is_no_command_is_told_so(data: bytes, line: str, tmp_path: P
 @pytest.mark.parametrize("data", [b"", b'{"command": "a"}', b"x" * ((1 << 19) + 1)])
 async def test_who_sends_no_whole_line_or_too_long_a_one_gets_nothing(data: bytes, tmp_path: Path) -> None:
     async with open_control(tmp_path, echo):
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             with suppress(trio.BrokenResourceError):  # it was closed before all was sent
                 assert await raw(tmp_path, data) == b""
         assert await call(tmp_path, "a") == {"command": "a"}
@@ -134,7 +134,7 @@ async def test_who_asks_and_says_nothing_holds_up_nobody_for_long(
         with control._reachable(tmp_path / NAME) as address:
             for _ in range(MAX_CONNECTIONS + 4):
                 await stack.enter_async_context(await trio.open_unix_socket(address))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             assert await call(tmp_path, "a") == {"command": "a"}
 
 

@@ -6,19 +6,8 @@ import trio.testing
 from trio.testing import MockClock
 
 from federated import codec, driver
-from federated.rounds.events import (
-    Action,
-    Adopt,
-    AdoptFailed,
-    Event,
-    Fetch,
-    FetchFailed,
-    PeerConnected,
-    RoundFinished,
-    Started,
-    StopTraining,
-    Train,
-)
+from federated.rounds.actions import Action, Adopt, Fetch, RoundFinished, StopTraining, Train
+from federated.rounds.events import AdoptFailed, Event, FetchFailed, PeerConnected, Started
 from federated.rounds.messages import (
     Model,
 )

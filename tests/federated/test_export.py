@@ -185,12 +185,8 @@ class Stubborn:
     """A head that follows whatever comes."""
 
     def __init__(self, head: Any) -> None:
-        self.round, self.block, self.model, self.membership = (
-            head.round,
-            head.block,
-            head.model,
-            head.membership,
-        )
+        self.round, self.block, self.model = head.round, head.block, head.model
+        self.membership, self.newest = head.membership, head.newest
 
     def after(self, certificate: Any) -> Stubborn:
         return self

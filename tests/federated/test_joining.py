@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from trio.testing import MockClock
 
 from federated.compute import ThreadCompute
 from federated.credential import find_credential
+from federated.directory.driver import open_directory
+from federated.directory.signed import sign_task
+from federated.directory.validators import VALIDATORS
 from federated.driver import Task, topic_of
 from federated.errors import JoinRefused
 from federated.history import serve_history
@@ -23,11 +26,13 @@ from federated.manifest import Admission, ByInvitation, ByWork, TaskManifest
 from federated.registry import Registry
 from federated.rounds.messages import Certificate, Hello, Join, Message
 from federated.rounds.wire import decode_entry, encode, encode_entry
+from p2p.kad import DEFAULT_VALIDATORS, open_kad
 from tests.federated import tiny
 from tests.federated.lab import Lab, Member, assert_agreed, open_lab, peer_number, start_idle, tiny_manifest
 from tests.support import key_number
 
 INVITING = ByInvitation(kind="invitation", issuers=[str(peer_number(1))])
+NAMESPACES = {**DEFAULT_VALIDATORS, **VALIDATORS}
 WORKING = ByWork(kind="work", bits=8)
 
 
@@ -195,6 +200,74 @@ async def test_a_peer_that_is_killed_while_it_joins_joins_all_the_same(
         await lab.until_round(7, 1, 2, 3, 4, 5)
     assert_agreed(lab, 7)
     assert lab.members_reported(1) == [str(peer_number(5))]
+
+
+class ScatteredLab(JoinLab):
+    """Peer 9 is no member, and serves the DHT for all others; who joins is connected to nobody else."""
+
+    def neighbours(self, number: int) -> list[Member]:
+        return [other for other in super().neighbours(number) if number <= 4 or other.number == 9]
+
+    @asynccontextmanager
+    async def _open_task(
+        self, member: Member, manifest: TaskManifest | None, plugins: Registry | None
+    ) -> AsyncIterator[Task]:
+        number, task = member.number, sign_task(self.manifest, key_number(1))
+        async with (
+            open_kad(member.host, server=False, validators=NAMESPACES) as kad,
+            open_directory(member.host, member.pubsub, kad, wall_clock=self.wall_time) as directory,
+        ):
+            directory.hold(task)
+            async with open_member(
+                member.host,
+                member.pubsub,
+                member.blobs,
+                self.manifest,
+                tiny.registry(),
+                self.folder(number),
+                lambda event: self._report(number, event),
+                ticket=self.tickets.get(number),
+                kad=kad,
+                compute=self._compute,
+                rng=random.Random(number),
+                wall_clock=self.wall_time,
+            ) as running:
+                directory.provide(self.manifest.task_id)
+                yield running
+
+
+async def test_who_is_connected_to_no_member_finds_them_by_the_dht(autojump_clock: MockClock) -> None:
+    lab = ScatteredLab(manifest(rounds=60))
+    lab.tickets[5] = ticket(lab.manifest, last_round=60)
+    async with open_lab(lab) as nursery:
+        hub = await nursery.start(start_idle, lab, 9)
+        async with open_kad(hub.host, server=True, validators=NAMESPACES):
+            for number in (1, 2, 3, 4):
+                await nursery.start(lab.run, number)
+            await lab.until_round(2, 1, 2, 3, 4)
+            nursery.start_soon(lab.run, 5)
+            await lab.until(lambda: bool(lab.rounds(5)))
+            last = max(lab.rounds(1))
+            await lab.until_round(last + 2, 1, 5)
+            others = {other.host.peer_id for other in lab.members.values() if other.number <= 4}
+            assert others & set(lab.members[5].host.peers())
+    assert all(len(digests) == 1 for digests in lab.digests().values())
+    assert str(peer_number(5)) in lab.rounds(1)[last + 2]["participants"]
+
+
+async def test_a_peer_that_joins_at_round_100_trains_in_round_101_or_102(autojump_clock: MockClock) -> None:
+    """It has more certificates to fetch than one answer holds, and does so while a round goes on."""
+    lab = JoinLab(tiny_manifest(2, admission=INVITING, rounds=104))
+    lab.tickets[5] = ticket(lab.manifest, last_round=104)
+    async with open_lab(lab, 1, 2) as nursery:
+        await lab.until_round(99, 1)  # round 100 is under way
+        nursery.start_soon(lab.run, 5)
+        await lab.until_round(104, 1, 5)
+    joiner = str(peer_number(5))
+    trained = [number for number, event in lab.rounds(1).items() if joiner in event["participants"]]
+    assert trained[0] in (101, 102)
+    assert trained == list(range(trained[0], 105))
+    assert_agreed(lab, 104)
 
 
 async def test_an_invitation_that_was_used_lets_nobody_in(autojump_clock: MockClock) -> None:

@@ -17,9 +17,7 @@ from federated.reports import (
     round_report,
     task_report,
 )
-from federated.rounds.changes import evidence_of, is_true, unpack_evidence
-from federated.rounds.committee import Membership, verify_signature
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
     Adopt,
     Checkpoint,
@@ -27,12 +25,14 @@ from federated.rounds.events import (
     FetchHistory,
     MembershipChanged,
     Misbehaved,
-    Phase,
     PhaseFinished,
     Publish,
     RoundFinished,
     WriteJournal,
 )
+from federated.rounds.changes import evidence_of, is_true, unpack_evidence
+from federated.rounds.committee import Membership, verify_signature
+from federated.rounds.events import Phase
 from federated.rounds.messages import (
     NO_BLOCK,
     Accuse,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from federated.manifest import ByWork
 from federated.rounds.messages import Change, ChangeKind
 from federated.standing import MAX_REFUSED, Standing
 from tests.federated.chains import Chain
@@ -74,3 +75,19 @@ def test_after_a_start_it_knows_what_was_certified_before() -> None:
     assert summary["members"][str(peer_number(1))] == "gone"
     assert summary["certificate"]["digest"] == certificate.block.model.digest.hex()
     assert standing.is_over
+
+
+def test_what_was_told_since_the_start_is_not_overwritten_by_what_was_before() -> None:
+    manifest = tiny_manifest(4, admission=ByWork(kind="work", bits=8), max_members=8)
+    chain, new, told, silent = Chain(manifest), peer_number(9), peer_number(1), peer_number(2)
+    changes = [Change(kind=ChangeKind.JOIN, peer=new, proof=bytes(32))]
+    changes += [Change(kind=ChangeKind.LEAVE, peer=peer, proof=bytes(32)) for peer in (told, silent)]
+    certificate = chain.add(b"model", changes)
+    standing = Standing(manifest)
+    standing.handle({"event": "certificate", "round": 2, "digest": "newer"})
+    standing.handle({"event": "membership", "change": "eject", "peer": str(told)})
+    standing.restore(certificate, chain.head.membership)
+    summary = standing.summary()
+    assert (summary["round"], summary["certificate"]["digest"]) == (2, "newer")
+    found = [summary["members"][str(peer)] for peer in (new, told, silent, peer_number(3))]
+    assert found == ["active", "ejected", "gone", "active"]

@@ -21,9 +21,9 @@ from p2p.gossipsub import (
     sha256_message_id,
 )
 from p2p.gossipsub import rpc_pb2 as pb
-from p2p.gossipsub.driver import DIALS_AT_ONCE, MAX_INTRODUCED
 from p2p.gossipsub.events import Action, Deliver, Published, SendRpc
 from p2p.gossipsub.inbound import MESSAGES_AT_ONCE
+from p2p.gossipsub.introductions import DIALS_AT_ONCE, MAX_INTRODUCED
 from p2p.gossipsub.link import REOPEN_FIRST, REOPEN_MAX, WRITE_TIMEOUT, WRITES_AT_ONCE, Link
 from p2p.gossipsub.router import Router
 from p2p.gossipsub.subscription import SUBSCRIPTION_QUEUE
@@ -799,6 +799,25 @@ async def test_a_graylisted_peer_is_not_even_decoded(autojump_clock: MockClock) 
             assert (await receive(subscription)).data == b"data"
 
 
+async def test_a_graylisted_peer_says_its_topics_in_a_few_bytes(autojump_clock: MockClock) -> None:
+    def to(*topics: str) -> bytes:
+        entries = tuple(Entry(topic=topic, subscribe=True) for topic in topics)
+        return encode_delimited(encode_rpc(Rpc(subscriptions=entries)))
+
+    async with open_with_stranger() as (pubsub, host, stranger):
+        Script(stranger)
+        stream = await say(stranger, host.peer_id, SUBSCRIBE)
+        await pubsub.wait_for_peers("t", 1)
+        pubsub.set_application_score(stranger.peer_id, -90.0)
+        await stream.send_all(to(*[f"{number:01000}" for number in range(10)]) + to("u") * 40 + to("w"))
+        await pubsub.wait_for_peers("w", 1)
+        assert pubsub.peers("u") == [stranger.peer_id]
+        assert pubsub.peers(f"{1:01000}") == []
+        pubsub.set_application_score(stranger.peer_id, 0.0)
+        await stream.send_all(to("v"))
+        await pubsub.wait_for_peers("v", 1)
+
+
 async def test_a_rate_lets_silent_mesh_peers_lose_score_and_there_is_an_end_to_rates(
     autojump_clock: MockClock,
 ) -> None:
@@ -843,7 +862,7 @@ async def test_peers_that_a_trusted_one_names_are_dialed_and_nonsense_is_not(
                 await host.wait_for_peer(friend.peer_id)
             await trio.sleep(60)
             assert host.peers() == [stranger.peer_id, friend.peer_id]
-            assert not pubsub._introduced
+            assert not pubsub._introductions
 
 
 async def test_no_more_introductions_wait_than_there_is_room_for(
@@ -858,7 +877,7 @@ async def test_no_more_introductions_wait_than_there_is_room_for(
     async with open_with_stranger() as (pubsub, host, _):
         monkeypatch.setattr(host, "connect", hang)
         records = [sign_record(key_number(number), 1, ()).envelope for number in range(100, 300)]
-        pubsub._introduce(records)
+        pubsub._introductions.handle(records)
         await wait_all_tasks_blocked()
-        assert len(pubsub._introduced) == MAX_INTRODUCED
+        assert len(pubsub._introductions) == MAX_INTRODUCED
         assert len(dialed) == DIALS_AT_ONCE

@@ -170,6 +170,15 @@ def test_gossip_goes_to_six_peers_or_a_quarter_of_them() -> None:
     assert len(gossip.choose_peers(peers)) == 10
 
 
+def test_half_of_who_gets_gossip_are_the_best_and_nobody_gets_it_twice() -> None:
+    gossip = make_gossip()
+    peers = [peer_number(number) for number in range(1, 41)]
+    chosen = gossip.choose_peers(peers, peers[30:])
+    assert chosen[:5] == peers[30:35]
+    assert len(set(chosen)) == len(chosen) == 10
+    assert set(gossip.choose_peers(peers[:4], peers[3:4])) == set(peers[:4])
+
+
 def test_more_recent_ids_than_a_peer_heeds_are_chosen_from_at_random() -> None:
     gossip = make_gossip()
     assert gossip.choose_ids(some_ids(MAX_IDS)) == tuple(some_ids(MAX_IDS))

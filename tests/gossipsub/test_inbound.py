@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from p2p.errors import MessageTooLarge, RemoteProtocolError
 from p2p.framing import encode_delimited
 from p2p.gossipsub.inbound import MESSAGES_AT_ONCE, TURN, Inbound
-from p2p.gossipsub.wire import MAX_RPC, Message, Rpc, encode_rpc
+from p2p.gossipsub.wire import MAX_RPC, Message, Rpc, Subscription, encode_rpc
 from tests.gossipsub.support import signed
 
 MESSAGES = [signed(1, "t", b"%d" % number) for number in range(3 * MESSAGES_AT_ONCE)]
@@ -161,9 +161,36 @@ def test_what_is_skipped_is_never_decoded_and_what_follows_is_whole(cuts: list[i
     begun = encoded(*of_messages(3))
     data = encode_delimited(b"no RPC at all") + encoded(*of_messages(MESSAGES_AT_ONCE + 1)) + begun[:50]
     for size in [*cuts, len(data)]:
-        inbound.skip_data(data[:size])
+        inbound.receive_data(data[:size])
+        assert inbound.next_of_unheard(0.0) is None
         data = data[size:]
     assert inbound.next_rpc() is None
     assert not inbound.turn_over
     inbound.receive_data(begun[50:])
     assert messages(turn(inbound)) == MESSAGES[:3]
+
+
+def subscriptions(*sizes: int) -> Rpc:
+    """Subscriptions to topics of so many bytes."""
+    return Rpc(subscriptions=tuple(Subscription(topic="t" * size, subscribe=True) for size in sizes))
+
+
+def test_of_who_is_unheard_small_rpcs_of_subscriptions_come_out_a_few_in_a_turn() -> None:
+    inbound, small, large = Inbound(), subscriptions(100), subscriptions(*[1000] * 9)
+    inbound.receive_data(encoded(small, *of_messages(1), large, *[small] * MESSAGES_AT_ONCE))
+    assert inbound.next_of_unheard(0.0) == small
+    found = list(iter(lambda: inbound.next_of_unheard(TURN / 2), None))
+    assert found == [small] * (MESSAGES_AT_ONCE - 1)
+    assert inbound.turn_over
+    assert inbound.next_of_unheard(TURN) == small
+    assert inbound.next_of_unheard(TURN) is None
+    assert not inbound.turn_over
+
+
+def test_what_is_left_of_an_rpc_is_dropped_when_its_sender_is_not_heard_any_more() -> None:
+    inbound = Inbound()
+    inbound.receive_data(encoded(*of_messages(2 * MESSAGES_AT_ONCE)))
+    assert len(messages(turn(inbound))) == MESSAGES_AT_ONCE
+    assert inbound.next_of_unheard(TURN) is None
+    assert not inbound.turn_over
+    assert inbound.next_rpc() is None

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p.gossipsub.backoffs import Backoffs
 from p2p.gossipsub.fanout import MAX_FANOUT, Fanout
-from p2p.gossipsub.mesh import Backoffs, Mesh
+from p2p.gossipsub.mesh import Mesh
 from p2p.gossipsub.params import GossipsubParams
 from p2p.gossipsub.score import PeerScores
 from p2p.peer_id import PeerId
@@ -35,7 +36,7 @@ def inbound(count: int, start: int = 0) -> dict[PeerId, bool]:
 
 def fill(mesh: Mesh, count: int, outbound: bool = False) -> None:
     for peer in PEERS[:count]:
-        assert mesh.handle_graft("t", peer, outbound=outbound, now=0.0)
+        assert mesh.handle_graft("t", peer, outbound=outbound, met=0.0, now=0.0) is None
 
 
 def test_joining_grafts_as_many_as_the_mesh_aims_for() -> None:
@@ -77,15 +78,15 @@ def test_a_member_that_comes_back_has_a_place_unless_the_mesh_is_full() -> None:
 def test_a_full_mesh_takes_only_peers_that_we_dialed() -> None:
     mesh = make_mesh()
     fill(mesh, 12)
-    assert not mesh.handle_graft("t", PEERS[20], outbound=False, now=0.0)
-    assert mesh.handle_graft("t", PEERS[21], outbound=True, now=0.0)
+    assert mesh.handle_graft("t", PEERS[20], outbound=False, met=0.0, now=0.0) is not None
+    assert mesh.handle_graft("t", PEERS[21], outbound=True, met=0.0, now=0.0) is None
     assert len(mesh.members("t")) == 13
 
 
 def test_a_graft_of_a_member_changes_nothing() -> None:
     mesh = make_mesh()
     fill(mesh, 12)
-    assert mesh.handle_graft("t", A, outbound=False, now=0.0)
+    assert mesh.handle_graft("t", A, outbound=False, met=0.0, now=0.0) is None
     assert len(mesh.members("t")) == 12
 
 
@@ -94,9 +95,9 @@ def test_a_graft_within_the_backoff_is_refused_and_starts_it_anew() -> None:
     fill(mesh, 1)
     mesh.handle_prune("t", A, None, 0.0)
     assert not mesh.contains("t", A)
-    assert not mesh.handle_graft("t", A, outbound=True, now=59.0)
-    assert not mesh.handle_graft("t", A, outbound=True, now=60.0)
-    assert mesh.handle_graft("t", A, outbound=True, now=120.0)
+    assert mesh.handle_graft("t", A, outbound=True, met=0.0, now=59.0) is not None
+    assert mesh.handle_graft("t", A, outbound=True, met=0.0, now=60.0) is not None
+    assert mesh.handle_graft("t", A, outbound=True, met=0.0, now=120.0) is None
 
 
 def test_we_wait_a_little_longer_than_agreed_before_we_graft() -> None:
@@ -209,7 +210,7 @@ def test_after_every_heartbeat_the_mesh_is_within_bounds(
         now += wait
         match operation:
             case "graft":
-                mesh.handle_graft("t", peer, outbound=candidates[peer], now=now)
+                mesh.handle_graft("t", peer, outbound=candidates[peer], met=0.0, now=now)
             case "prune":
                 mesh.handle_prune("t", peer, backoff, now)
                 assert not mesh.contains("t", peer)
@@ -280,7 +281,7 @@ def test_who_has_a_bad_score_is_pruned_refused_and_not_grafted() -> None:
     assert change.grafted == ()
     assert mesh.backoffs.refuses("t", A, 60.9)
     for later in (100.0, 200.0):
-        assert not mesh.handle_graft("t", A, outbound=True, now=later)
+        assert mesh.handle_graft("t", A, outbound=True, met=0.0, now=later) is not None
         assert not mesh.admit("t", A, later)
     assert A not in mesh.maintain("t", inbound(6), 400.0).grafted
     mesh.leave("t", 500.0)

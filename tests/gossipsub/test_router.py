@@ -303,6 +303,38 @@ def test_a_graft_that_crossed_our_prune_is_no_fault_and_one_soon_after_is_two() 
     assert scores == [0.0, 2.0, 2.0, 2.0, 1.0]
 
 
+def test_who_restarts_knows_of_no_backoff_and_is_told_without_blame() -> None:
+    router = joined(1)
+    for restart in range(1, 8):  # as often as that within seconds
+        receive(router, A, Rpc(prune=(Prune(topic="t", backoff=10),)), now=float(restart))
+        router.handle(PeerGone(peer=A), restart + 0.1)
+        open_peer(router, 2, ["t"], now=restart + 0.5)
+        actions = receive(router, A, Rpc(graft=("t",)), now=restart + 0.6)
+        assert sent(actions, A) == [Rpc(prune=(Prune(topic="t", backoff=10),))]  # the rest of it, rounded up
+    assert router.scores.score(A) == 0.0
+    assert receive(router, A, Rpc(graft=("t",)), now=17.7) == []
+    assert router.mesh("t") == [A]
+
+
+def test_who_restarts_before_its_end_is_noticed_is_told_without_blame() -> None:
+    router = joined(1)
+    for now in range(10, 20, 2):
+        receive(router, A, Rpc(prune=(Prune(topic="t", backoff=60),)), now=now)
+        router.handle(InboundOpened(peer=A), now + 0.5)
+        assert control(receive(router, A, Rpc(graft=("t",)), now=now + 0.6), A).prune
+    assert router.scores.score(A) == 0.0
+
+
+def test_who_was_told_of_a_backoff_anew_has_to_obey_it() -> None:
+    router = joined(1)
+    receive(router, A, Rpc(prune=(Prune(topic="t", backoff=60),)))
+    router.handle(PeerGone(peer=A), 1.0)
+    open_peer(router, 2, ["t"], now=2.0)
+    receive(router, A, Rpc(graft=("t",)), now=3.0)
+    receive(router, A, Rpc(graft=("t",)), now=5.5)
+    assert router.scores._penalties == {A: 2.0}
+
+
 def test_a_graft_of_a_peer_with_too_many_topics_is_pruned() -> None:
     router = joined(0)
     open_peer(router, 2, [f"topic {number}" for number in range(MAX_TOPICS)])
@@ -761,7 +793,7 @@ def lower(router: Router, peer: PeerId, score: float) -> None:
     assert router.scores.score(peer) == score
 
 
-def test_who_is_graylisted_is_not_heard_at_all() -> None:
+def test_of_who_is_graylisted_only_its_topics_are_heard() -> None:
     router = joined(2)
     lower(router, A, -81.0)
     message = signed(2, "t", b"data")
@@ -775,10 +807,40 @@ def test_who_is_graylisted_is_not_heard_at_all() -> None:
         idontwant=(b"id",),
     )
     assert receive(router, A, everything) == []
-    assert router.subscribers("u") == []
+    assert router.subscribers("u") == [A]
     assert A in router.mesh("t")  # until the heartbeat
     lower(router, A, -80.0)
     assert delivered(receive(router, A, Rpc(messages=(message,)))) == [b"data"]
+
+
+def test_who_connects_while_it_is_graylisted_has_a_place_once_its_score_has_healed() -> None:
+    router = joined(0)
+    router.scores.handle_misbehaviour(A, 6.0, 0.0)
+    open_peer(router, 2, ["t"], now=1.0)
+    assert router.scores.is_graylisted(A)
+    assert router.mesh("t") == []
+    while router.scores.is_graylisted(A):
+        heartbeat(router)
+    assert (router.next_deadline() or 0.0) < 20.0
+    while not router.mesh("t"):
+        heartbeat(router)
+    assert (router.next_deadline() or 0.0) < 70.0
+
+
+def test_once_there_is_an_enemy_who_brought_something_hears_of_every_message() -> None:
+    router = joined(5)  # fill the mesh
+    others = [open_peer(router, number, ["t"]) for number in range(7, 57)]
+    giver = others[20]
+    router.scores.handle_first("other", giver, b"id", 0.0)
+    for enemy in (False, True):
+        if enemy:
+            lower(router, others[0], -11.0)
+        hearing = []
+        for _ in range(10):
+            now = router.next_deadline() or 0.0
+            router.handle(Publish(topic="t", data=b"%r" % now), now)
+            hearing.append(any(rpc.ihave for rpc in sent(router.handle_timer(now), giver)))
+        assert all(hearing) is enemy
 
 
 def test_gossip_goes_to_and_counts_of_nobody_below_its_threshold() -> None:

@@ -17,7 +17,8 @@ from functools import partial
 from hashlib import sha256
 from random import Random
 
-from federated.rounds.events import Misbehaved, Phase
+from federated.rounds.actions import Misbehaved
+from federated.rounds.events import Phase
 from federated.rounds.messages import Body, Commit, Hello, Reveal, commitment
 from tests.federated.rounds.network import UPDATE_SIZE, Network, Node, bodies
 from tests.search.byzantine import Outcome

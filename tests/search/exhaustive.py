@@ -33,10 +33,10 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from federated.rounds.actions import Publish, WriteJournal
 from federated.rounds.agreement import Agreement, AgreementAction
 from federated.rounds.ballots import Ballots, ViewRecord
 from federated.rounds.committee import Committee
-from federated.rounds.events import Publish, WriteJournal
 from federated.rounds.messages import NO_BLOCK, Body, Choice, Proof, Propose, Vote, vote_bytes
 from tests.search.parliament import (
     BASE,

@@ -23,6 +23,7 @@ from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING
 
+from federated.rounds.actions import Publish, WriteJournal
 from federated.rounds.agreement import (
     Agreement,
     AgreementAction,
@@ -32,7 +33,6 @@ from federated.rounds.agreement import (
     ProposalWanted,
 )
 from federated.rounds.committee import Committee
-from federated.rounds.events import Publish, WriteJournal
 from federated.rounds.messages import Block, Body, Certificate, Choice, Model, Proof, Vote, inputs_hash
 from p2p.peer_id import PeerId
 from tests.federated.samples import peer

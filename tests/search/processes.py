@@ -88,7 +88,7 @@ class Task:
                 died = await self._first_life(moment)
                 async with self._peer(0, -1) as victim:
                     for process in [victim, *others]:
-                        await process.wait_for("task", lambda event: event["state"] == "finished")
+                        await process.wait_for("task", _is_finished, deadline=LIMIT)
                     for process in [victim, *others]:
                         self._collect(process)
             ledger = _heard(listener)
@@ -108,7 +108,7 @@ class Task:
 
                 async def end() -> None:
                     with suppress(AssertionError):  # the process is gone before
-                        await victim.wait_for("task", lambda event: event["state"] == "finished")
+                        await victim.wait_for("task", _is_finished, deadline=LIMIT)
                         await trio.sleep(LATER)
                         nursery.cancel_scope.cancel()
 
@@ -122,6 +122,10 @@ class Task:
         """The digests of the rounds that a process has reported."""
         for event in waiting(process, "round"):
             self._digests.setdefault(event["round"], set()).add(event["digest"])
+
+
+def _is_finished(event: dict[str, Any]) -> bool:
+    return bool(event["state"] == "finished")
 
 
 def waiting(process: Process, name: str) -> list[dict[str, Any]]:

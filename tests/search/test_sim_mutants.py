@@ -23,6 +23,8 @@ import pytest
 
 from sim.fuzz.plan import draw_plan
 
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("p2p", "federated", "plugins", "sim")
 WITHIN = 200  # seeds
@@ -48,8 +50,8 @@ class Mutant:
 MUTANTS = {
     "iteration over a set of ids": Mutant(
         package="p2p/gossipsub",
-        good="self._rng.sample(candidates, min(",
-        bad="self._rng.sample(list(set(candidates)), min(",
+        good="self._rng.sample(others, min(",
+        bad="self._rng.sample(list(set(others)), min(",
         seed=8,
         said=TRACE,
     ),

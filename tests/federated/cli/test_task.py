@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 import trio
+from rich.console import Console
+from rich.table import Table
 
 from federated.cli import main
 from federated.cli.tables import list_table, size, status_table
@@ -300,9 +303,28 @@ def test_bytes_for_people(count: int | None, text: str) -> None:
     assert size(count) == text
 
 
-def test_tables_have_a_row_for_each_task() -> None:
-    assert status_table([TASK, STARTING]).row_count == 2
-    assert list_table([LISTED, {**LISTED, "joined": False}]).row_count == 2
+def shown(table: Table) -> list[str]:
+    """The lines of a table in a terminal of 80 columns."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_how_tasks_stand_fits_a_terminal() -> None:
+    lines = shown(status_table([TASK, STARTING]))
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["tiny", "tiny"]
+    named = [line.split()[0] for line in lines if line.startswith("  ")]
+    both = ["round", "members", "refused"]  # of the one that starts there is no more to tell
+    assert named == ["round", "members", "certified", "accuracy", "refused", "disk", *both]
+    assert "joined: why" in lines[7]
+
+
+def test_a_task_is_listed_with_the_whole_id() -> None:
+    lines = shown(list_table([LISTED, {**LISTED, "joined": False}]))
+    assert len(lines) == 4
+    assert "joined" in lines[0]
+    assert "joined" not in lines[2]
+    assert lines[1].strip() == lines[3].strip() == LISTED["task"]
 
 
 # whole programs

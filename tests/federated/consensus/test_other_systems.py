@@ -8,8 +8,8 @@ from hashlib import sha256
 
 import pytest
 
+from federated.rounds.actions import Action, Adopt, RoundFinished
 from federated.rounds.committee import Committee
-from federated.rounds.events import Action, Adopt, RoundFinished
 from federated.rounds.messages import NO_BLOCK, Choice, Commit, Proof, Reveal, Vote, commitment, vote_bytes
 from tests.federated.rounds.network import Network, Node, bodies
 from tests.search.assemblies import OPEN

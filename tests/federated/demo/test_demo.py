@@ -87,34 +87,6 @@ async def test_a_peer_that_votes_twice_is_ejected_with_evidence_and_the_others_g
     assert ejection["evidence"] in (report / "report.html").read_text()
 
 
-async def test_two_tasks_train_at_once_on_the_same_peers(tmp_path):
-    pytest.importorskip("torch", reason="one of the two tasks needs it")
-    command = [*ATCP, "demo", "--trainer", "both", "--peers", "2", "--json", "--rounds", "2"]
-    async with run_process([*command, "--report", str(tmp_path)]) as demo:
-        tasks = [(await demo.wait_for("round", lambda event: event["round"] == 1))["task"]]
-        await demo.wait_for("round", lambda event: event["task"] not in tasks)
-        assert (await demo.wait_for("result"))["certified"] == 2
-        assert await demo.process.wait() == 0
-    [folder] = tmp_path.iterdir()
-    tasks = json.loads((folder / "results.json").read_text())["tasks"]
-    assert [(task["trainer"], task["certified"], task["digests_agree"]) for task in tasks] == [
-        ("numpy", 2, True),
-        ("torch", 2, True),
-    ]
-
-
-async def test_the_death_of_the_first_peer_does_not_stop_the_others(tmp_path):
-    command = [*ATCP, *SMALL, "--rounds", "4", "--report", str(tmp_path)]
-    async with run_process(command) as demo:
-        started = await demo.wait_for("started")
-        await demo.wait_for("round", lambda event: event["round"] == 1)
-        first = next(p for p in peers_of(demo.process) if any("peer-0" in part for part in p.cmdline()))
-        first.kill()
-        assert (await demo.wait_for("lost"))["peer"] == started["peer_ids"][0]
-        assert (await demo.wait_for("result"))["digests_agree"] is True
-        assert await demo.process.wait() == 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_takes_the_peers_along(number, tmp_path):
     command = [*ATCP, *SMALL, "--report", str(tmp_path)]
@@ -130,7 +102,7 @@ async def test_a_signal_takes_the_peers_along(number, tmp_path):
 
 def test_people_see_rounds_and_a_table(tmp_path):
     command = [*ATCP, *SMALL[:-1], "--rounds", "2", "--report", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0
     assert "round 2: accuracy" in done.stderr
     assert "3 peers trained digits together for 2 rounds" in done.stdout

@@ -17,7 +17,7 @@ from federated.directory.validators import VALIDATORS, head_key, task_key
 from federated.directory.wire import TOPIC, Progress
 from p2p.gossipsub import open_gossipsub
 from p2p.host import Host
-from p2p.kad import DEFAULT_VALIDATORS, Kad, RecordNotFound, open_kad
+from p2p.kad import DEFAULT_VALIDATORS, Kad, RecordNotFound, open_kad, provider_key
 from p2p.request_response import responder
 from p2p.transport import MemoryNetwork
 from tests.federated.chains import Chain
@@ -117,6 +117,44 @@ async def test_a_task_is_fetched_from_who_announces_it(task: Any, autojump_clock
     async with open_peers(3, server=False) as (one, _, three):
         one.directory.hold(task)
         assert await three.directory.find(task.task_id) == task
+
+
+async def test_a_task_is_fetched_from_a_member_that_the_dht_names(autojump_clock: MockClock) -> None:
+    """Who asks is connected to no member, and the manifest is too large for the DHT."""
+    network = MemoryNetwork()
+    async with open_memory_host(network, 8) as hub, open_kad(hub, server=True) as shelf:
+        async with open_peers(2, server=False, network=network) as (one, two):
+            for peer in (one, two):
+                await connect(peer.host, hub)
+            one.directory.hold(LARGE)
+            one.directory.provide(LARGE.task_id)
+            key = provider_key(LARGE.task_id)
+            await until(lambda: shelf.providers.providers(key, trio.current_time()))
+            async with open_memory_host(network, 9) as host:
+                async with open_gossipsub(host) as pubsub, open_kad(host, server=False) as kad:
+                    async with open_directory(host, pubsub, kad, wall_clock=wall_time) as directory:
+                        await connect(host, hub)
+                        assert await directory.find(LARGE.task_id) == LARGE
+
+
+async def test_who_takes_part_no_more_is_provided_no_more(autojump_clock: MockClock) -> None:
+    async with open_peers(2) as (one, two):
+        key = provider_key(TASK.task_id)
+        one.directory.provide(TASK.task_id)  # not a task of ours
+        one.directory.hold(TASK)
+        one.directory.provide(TASK.task_id)
+        one.directory.provide(TASK.task_id)
+        await until(lambda: two.kad.providers.providers(key, trio.current_time()))
+        assert one.kad.providers.providers(key, trio.current_time()) == [one.host.peer_id]
+        one.directory.release(TASK.task_id)
+        assert one.kad.providers.providers(key, trio.current_time()) == []
+    async with open_peers(1) as [one]:  # nobody to tell: left before it was told
+        one.directory.hold(TASK)
+        one.directory.provide(TASK.task_id)
+        await trio.sleep(2 * driver.PROVIDE_PAUSE)
+        one.directory.release(TASK.task_id)
+        await trio.sleep(2 * driver.PROVIDE_PAUSE)
+        assert one.kad.providers.providers(key, trio.current_time()) == []
 
 
 async def test_a_task_that_nobody_knows_is_not_found(autojump_clock: MockClock) -> None:

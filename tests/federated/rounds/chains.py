@@ -62,7 +62,7 @@ class Chain:
             model=Model(digest=digest, root=digest, size=1),
             changes=changes,
         )
-        committee = self._electorate.panel(number, head.model, head.membership).committee
+        committee = self._electorate.panel(number, head.model, head.membership, head.newest).committee
         data = vote_bytes(block.task, number, 1, Choice.FINALIZE, block.hash)
         votes = [(voter, sign(peer, data)) for voter, peer in enumerate(committee.members)]
         return Certificate(view=1, block=block, votes=tuple(votes[:voters]))

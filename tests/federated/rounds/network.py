@@ -17,42 +17,44 @@ from typing import Any
 
 from federated.manifest import MAX_COMMITTEE, RoundPolicy, TaskManifest
 from federated.rounds import wire
-from federated.rounds.changes import Admission
-from federated.rounds.committee import Membership
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
     Adopt,
-    AdoptFailed,
     Aggregate,
-    Aggregated,
     Checkpoint,
     DigestMismatch,
     Ejected,
-    Event,
     Fetch,
-    Fetched,
-    FetchFailed,
     FetchHistory,
-    HistoryFailed,
-    HistoryFetched,
-    Input,
     MembershipChanged,
-    MessageReceived,
     Misbehaved,
-    ModelAdopted,
-    PeerConnected,
-    PeerLost,
     Publish,
     RoundFinished,
-    Started,
     StopTraining,
     TaskFinished,
     TaskLeft,
     Train,
-    Trained,
     Validate,
-    Validated,
     WriteJournal,
+)
+from federated.rounds.changes import Admission
+from federated.rounds.committee import Membership
+from federated.rounds.events import (
+    AdoptFailed,
+    Aggregated,
+    Event,
+    Fetched,
+    FetchFailed,
+    HistoryFailed,
+    HistoryFetched,
+    Input,
+    MessageReceived,
+    ModelAdopted,
+    PeerConnected,
+    PeerLost,
+    Started,
+    Trained,
+    Validated,
 )
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (

@@ -9,6 +9,7 @@ from functools import partial
 from hashlib import sha256
 from random import Random
 
+from federated.rounds.actions import Publish, WriteJournal
 from federated.rounds.agreement import (
     Agreement,
     AgreementAction,
@@ -18,7 +19,6 @@ from federated.rounds.agreement import (
     ProposalWanted,
 )
 from federated.rounds.committee import Committee
-from federated.rounds.events import Publish, WriteJournal
 from federated.rounds.messages import (
     Block,
     Body,

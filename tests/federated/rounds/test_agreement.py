@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from federated.rounds.actions import Publish, WriteJournal
 from federated.rounds.agreement import (
     Agreement,
     AgreementAction,
@@ -18,7 +19,6 @@ from federated.rounds.agreement import (
 )
 from federated.rounds.ballots import AHEAD, HELP
 from federated.rounds.committee import Committee
-from federated.rounds.events import Publish, WriteJournal
 from federated.rounds.messages import NO_BLOCK, Body, Choice, Proof, Propose, Vote
 from tests.federated.rounds.table import (
     BASE,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from federated.invitation import make_invitation
 from federated.manifest import ByInvitation, TaskManifest
+from federated.rounds.actions import FetchHistory, Misbehaved, Publish
 from federated.rounds.admission import Admissions, accept_invitation
 from federated.rounds.applicant import (
     BATCH,
@@ -20,16 +21,7 @@ from federated.rounds.applicant import (
     Refused,
     Stage,
 )
-from federated.rounds.events import (
-    FetchHistory,
-    HistoryFailed,
-    HistoryFetched,
-    MessageReceived,
-    Misbehaved,
-    PeerConnected,
-    PeerLost,
-    Publish,
-)
+from federated.rounds.events import HistoryFailed, HistoryFetched, MessageReceived, PeerConnected, PeerLost
 from federated.rounds.messages import Certificate, Change, Hello, Join
 from federated.rounds.trusted import TrustedBlock, parse_trusted_block
 from p2p.errors import InvalidInput

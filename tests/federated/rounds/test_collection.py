@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from federated.rounds.actions import Aggregate, Fetch
 from federated.rounds.assembly import MAX_AGGREGATES, Assembly
 from federated.rounds.collection import MAX_FETCHES, Collection, Status
 from federated.rounds.committee import Membership, numbers_in
-from federated.rounds.events import Aggregate, Aggregated, AggregateFailed, Fetch, Input, Inputs, Screened
+from federated.rounds.events import Aggregated, AggregateFailed, Input, Inputs, Screened
 from federated.rounds.messages import Commit, Model, Reveal, commitment
 from tests.federated.rounds.table import BASE, TASK, committee
 

@@ -11,27 +11,25 @@ from random import Random
 
 import pytest
 
-from federated.manifest import MAX_MEMBERS
-from federated.rounds.archive import HISTORY, STEP, Archive
-from federated.rounds.chain import BATCH, Links, genesis
-from federated.rounds.committee import Electorate, Membership, Panel, numbers_in, set_of
-from federated.rounds.events import (
+from federated.manifest import MAX_MEMBERS, ByWork
+from federated.rounds.actions import (
     Action,
     Adopt,
     Checkpoint,
     FetchHistory,
-    MessageReceived,
     Misbehaved,
-    ModelAdopted,
-    Phase,
     Publish,
     RoundFinished,
-    Started,
     TaskFinished,
     Train,
-    TrainFailed,
 )
-from federated.rounds.machine import MAX_HOLDERS, MIN_EARLY, RoundMachine
+from federated.rounds.archive import HISTORY, STEP, Archive
+from federated.rounds.catching_up import MAX_HOLDERS
+from federated.rounds.chain import BATCH, Head, Links, genesis
+from federated.rounds.committee import Electorate, Membership, Panel, numbers_in, set_of
+from federated.rounds.early import MAX_EARLY, MIN_EARLY, most_early
+from federated.rounds.events import MessageReceived, ModelAdopted, Phase, Started, TrainFailed
+from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
     Body,
     Certificate,
@@ -43,10 +41,12 @@ from federated.rounds.messages import (
     Vote,
     vote_bytes,
 )
+from tests.federated.rounds import chains
+from tests.federated.rounds.chains import Chain, joining
 from tests.federated.rounds.network import INITIAL, Network, Node, bodies, sign, verify
 from tests.federated.rounds.table import BASE, TASK
 from tests.federated.rounds.test_machine import Chaos, actions_of, skipped, until_phase
-from tests.federated.samples import peer
+from tests.federated.samples import manifest, peer
 
 WATCHED = (Phase.TRAIN, Phase.COMMIT, Phase.AWAIT)
 
@@ -101,6 +101,47 @@ def test_the_order_in_which_members_are_listed_changes_no_draw() -> None:
     peers = [peer(number) for number in range(30)]
     turned = Electorate(5, verify).panel(3, BASE, Membership(TASK, peers[::-1]))
     assert turned.members == electorate(30, 5).panel(3, BASE).members
+
+
+def test_who_joined_in_a_block_is_drawn_from_the_round_after_the_next_on() -> None:
+    task = manifest(members=[str(peer(number)) for number in range(6)], rounds=60, committee=5)
+    chain = Chain(task.model_copy(update={"admission": ByWork(kind="work", bits=8)}))
+    joined: dict[int, int] = {}  # by number: the round of the block
+    voted: Counter[int] = Counter()
+    links, heads = Links(Electorate(5, chains.verify), chain.head), dict[int, Head]()
+    for number in range(1, 41):
+        panel = links.panel()
+        for member in panel.members:
+            voted[member] += 1
+            assert joined.get(member, -1) < number - 1
+        assert panel.committee.size == 5
+        changes = [joining(peer(100 + number))] if number % 2 else []
+        certificate = chain.extend(*changes)
+        if changes:
+            joined[5 + len(joined) + 1] = number
+        assert links.follow(0, certificate).accepted == (certificate,)
+        assert links.panel_of(certificate) == panel
+        heads[number] = links.head
+    assert sum(voted[member] for member in joined) > 20
+    for certificate, following in pairwise(chain.certificates[-9:]):  # after a restart they are the same
+        again = Links(Electorate(5, chains.verify), replace(heads[certificate.round], newest=0))
+        again.restore(certificate)
+        assert again.head == heads[certificate.round]
+        known = links.panel_of(following)
+        assert known is not None
+        assert again.panel().members == known.members
+
+
+@pytest.mark.parametrize(("older", "newest", "pool"), [(6, 3, 6), (4, 9, 4), (3, 9, 12), (1, 9, 10)])
+def test_the_newest_are_drawn_only_where_the_others_are_too_few_for_a_committee(
+    older: int, newest: int, pool: int
+) -> None:
+    members = Membership(TASK, [peer(number) for number in range(older)])
+    members = members.apply([joining(peer(100 + number)) for number in range(newest)])
+    new, drawn = set_of(range(older, older + newest)), Counter[int]()
+    for number in range(1, 60):
+        drawn.update(Electorate(5, verify).panel(number, BASE, members, new).members)
+    assert sorted(drawn) == list(range(pool))
 
 
 def test_every_member_is_drawn_about_equally_often() -> None:
@@ -534,8 +575,8 @@ def test_of_many_members_fewer_early_messages_are_kept_and_fewer_are_asked_for_a
     machine = RoundMachine(
         manifest=network.manifest, peer=network.nodes[0].peer, sign=bytes, rng=Random(1), verify=verify
     )
-    assert MIN_EARLY <= machine._most_early < 64
-    assert machine._most_early * len(network.nodes) <= 64 * 64
+    assert MIN_EARLY <= most_early(len(network.nodes)) < MAX_EARLY
+    assert most_early(len(network.nodes)) * len(network.nodes) <= MAX_EARLY * MAX_EARLY
     network.start()
     network.run(lambda: bool(bodies(network, Certificate)), limit=30.0)
     machine.handle(Started(initial=INITIAL), 0.0)

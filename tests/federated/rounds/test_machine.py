@@ -11,36 +11,42 @@ from typing import Any
 import pytest
 
 from federated.manifest import MAX_COMMITTEE
-from federated.rounds.archive import STEP
-from federated.rounds.committee import Committee
-from federated.rounds.events import (
+from federated.rounds.actions import (
     Action,
     Adopt,
-    AdoptFailed,
     Aggregate,
-    AggregateFailed,
     Checkpoint,
     DigestMismatch,
-    Event,
     Fetch,
-    MessageReceived,
+    FetchHistory,
     Misbehaved,
+    Publish,
+    RoundFinished,
+    StopTraining,
+    TaskFinished,
+    Train,
+    WriteJournal,
+)
+from federated.rounds.answering import ANSWER_GAP
+from federated.rounds.archive import STEP
+from federated.rounds.committee import Committee
+from federated.rounds.early import MAX_EARLY
+from federated.rounds.events import (
+    AdoptFailed,
+    AggregateFailed,
+    Event,
+    HistoryFetched,
+    MessageReceived,
     ModelAdopted,
     PeerConnected,
     PeerLost,
     Phase,
-    Publish,
-    RoundFinished,
     Screened,
     Started,
-    StopTraining,
-    TaskFinished,
-    Train,
     Trained,
     TrainFailed,
-    WriteJournal,
 )
-from federated.rounds.machine import ANSWER_GAP, MAX_EARLY, RoundMachine
+from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
     Body,
     Certificate,
@@ -987,7 +993,10 @@ def test_a_model_that_cannot_be_had_is_asked_for_again_and_a_newer_one_instead()
     solo = Solo()
     solo.start()
     solo.hear(1, first)
-    assert solo.machine.handle(AdoptFailed(round=1), 1.0) == []
+    [look] = solo.machine.handle(AdoptFailed(round=1), 1.0)
+    assert isinstance(look, FetchHistory)  # the others may be further by now, though we hear nothing
+    assert (look.first, set(look.holders)) == (2, {node.peer for node in solo.network.nodes[1:]})
+    assert solo.machine.handle(AdoptFailed(round=1), 1.0) == []  # that is under way
     assert solo.machine.handle(AdoptFailed(round=2), 1.0) == []
     deadline = solo.machine.next_deadline()
     assert deadline is not None
@@ -996,6 +1005,17 @@ def test_a_model_that_cannot_be_had_is_asked_for_again_and_a_newer_one_instead()
     assert [action.certificate for action in again if isinstance(action, Adopt)] == [first]
     newer = actions_of(solo.hear(2, second, 2.0), Adopt)
     assert [action.certificate for action in newer if isinstance(action, Adopt)] == [second]
+
+
+def test_who_hears_nothing_and_gets_no_model_still_learns_how_far_the_others_are() -> None:
+    first, second, third = certified(3, 3)
+    solo = Solo()
+    solo.start()
+    solo.hear(1, first)
+    solo.machine.handle(AdoptFailed(round=1), 1.0)
+    found = HistoryFetched(holder=solo.network.nodes[1].peer, certificates=(second, third))
+    newer = actions_of(solo.machine.handle(found, 1.5), Adopt)
+    assert [action.certificate for action in newer if isinstance(action, Adopt)] == [third]
 
 
 def test_a_certificate_that_is_false_or_of_no_round_of_ours_is_refused() -> None:

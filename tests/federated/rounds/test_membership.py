@@ -11,27 +11,30 @@ from typing import Any
 import pytest
 
 from federated.manifest import MAX_COMMITTEE
+from federated.rounds.actions import (
+    Checkpoint,
+    Ejected,
+    FetchHistory,
+    MembershipChanged,
+    Misbehaved,
+    Publish,
+    TaskLeft,
+    WriteJournal,
+)
+from federated.rounds.catching_up import FETCHED
 from federated.rounds.chain import BATCH, Links, genesis
 from federated.rounds.changes import evidence_of
 from federated.rounds.committee import Electorate, Membership
 from federated.rounds.events import (
-    Checkpoint,
-    Ejected,
-    FetchHistory,
     HistoryFailed,
     HistoryFetched,
     LeaveWanted,
-    MembershipChanged,
     MessageReceived,
-    Misbehaved,
     ModelAdopted,
     Phase,
-    Publish,
     Started,
-    TaskLeft,
-    WriteJournal,
 )
-from federated.rounds.machine import FETCHED, RoundMachine
+from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
     Accuse,
     Body,

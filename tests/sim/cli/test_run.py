@@ -79,7 +79,7 @@ def test_the_trace_is_the_same_in_processes_with_other_hashes_and_another_with_a
     results = []
     for seed, hash_seed in (("1", "1"), ("1", "2"), ("2", "1")):
         with spawn(tmp_path, *words, seed, PYTHONHASHSEED=hash_seed) as run:
-            results.append(lines(run.communicate(timeout=40)[0])[-1])
+            results.append(lines(run.communicate(timeout=150)[0])[-1])
         assert run.returncode == 0
     one, again, other = (result["trace_hash"] for result in results)
     assert one == again != other
@@ -165,7 +165,7 @@ def test_a_signal_ends_a_run_at_once_and_leaves_nothing_unfinished(
         for _ in range(3):
             assert json.loads(run.stdout.readline())["event"] == "step"
         run.send_signal(number)
-        _, err = run.communicate(timeout=30)
+        _, err = run.communicate(timeout=150)
     assert (run.returncode, err) == (status, f"sim: {word}\n")
     assert list((tmp_path / "runs").iterdir()) == []
 

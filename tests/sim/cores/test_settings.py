@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import federated.driver
+import federated.storage
 import federated.work
 import p2p.kad.driver
 import p2p.kad.refresh
@@ -17,7 +18,7 @@ def test_the_settings_are_those_of_the_drivers() -> None:
     assert p2p.kad.refresh.PARALLEL_LOOKUPS == settings.PARALLEL_LOOKUPS
     for name in ("PROBE_QUEUE", "REFRESH_INTERVAL", "SETTLE"):
         assert getattr(kad, name) == getattr(settings, name)
-    assert federated.driver.STORAGE_RETRY == settings.STORAGE_RETRY
+    assert federated.storage.STORAGE_RETRY == settings.STORAGE_RETRY
     assert federated.work.BROKEN == settings.BROKEN
 
 

@@ -166,7 +166,6 @@ for rung, seed in (("light", 1), ("light", 2), ("full", 1)):
 """
 
 
-@pytest.mark.timeout(180)
 def test_the_hash_seed_of_the_process_changes_nothing() -> None:
     """Nothing may depend on the order of a set, on addresses in memory, or on what ran before."""
     runs = [

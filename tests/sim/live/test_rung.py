@@ -508,7 +508,6 @@ async def test_a_look_up_that_fails_has_not_ended_well(autojump_clock: trio.test
 # Training
 
 
-@pytest.mark.timeout(120)
 @RUNGS
 def test_members_that_train_through_a_crash_end_with_equal_models(rung: str) -> None:
     outcome = simulate(

@@ -201,3 +201,14 @@ def test_the_last_model_must_be_good_enough(accuracy: float | None, holds: bool)
     check = _find(made, "the last model")
     assert check.holds is holds
     assert check.seen == ("nobody measured it" if accuracy is None else f"{100 * accuracy:g} %")
+
+
+@pytest.mark.parametrize(("skipped", "holds"), [((), True), ((4,), False)])
+def test_so_many_rounds_must_be_certified(skipped: tuple[int, ...], holds: bool) -> None:
+    load = TaskLoad(members=0, rounds=4)
+    made = recorder(gossip=(), task=(load,), checks=Checks(rounds=False, certified=0.9))
+    for number in range(1, 5):
+        finish_round(made, 0, number, skipped=number in skipped)
+    [check] = [check for check in judge(made) if "certified" in check.name]
+    assert check.holds == holds
+    assert check.seen.startswith("4 of 4" if holds else "3 of 4")

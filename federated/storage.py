@@ -1,0 +1,126 @@
+"""What a task puts on the disk and into the blob store, however long these take to let it.
+
+    Disk ───→ a call that fails is made again every second; meanwhile the task is "waiting"
+    Shelf ──→ the blobs of a round: the store may forget other ones for them, but not them for others
+
+Of a round are needed: the model it builds on, which everybody who is behind asks for, and our own update,
+which at first nobody else has. The rest may be had elsewhere: the updates of the others, and what we
+computed of them. It is kept as well, until there is no room for what is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from federated.errors import StorageError
+from p2p.blobs.errors import StoreFull
+
+if TYPE_CHECKING:
+    from federated.compute import Compute
+    from p2p.blobs import BlobStore
+
+STORAGE_RETRY = 1.0  # seconds between two attempts on a disk that fails
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Disk:
+    """Calls that touch files, on `compute`.
+
+    `tell` gets the reason when one fails, and None when none of them waits any more.
+    """
+
+    def __init__(self, *, compute: Compute, tell: Callable[[str | None], None]) -> None:
+        self._compute = compute
+        self._tell = tell
+        self._stuck = 0  # calls that wait for the disk
+        self._told = False  # that there are such
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """The result of `call`, which is made again until the disk, or the store, lets it succeed."""
+        try:
+            result = await self._compute.run(lambda _: call())
+        except (StorageError, StoreFull, OSError) as exc:
+            self._told = True
+            self._tell(str(exc))
+            result = await self._run_again(call)
+        if self._told and not self._stuck:
+            self._told = False
+            self._tell(None)
+        return result
+
+    async def _run_again(self, call: Callable[[], T]) -> T:
+        self._stuck += 1
+        try:
+            while True:
+                await trio.sleep(STORAGE_RETRY)
+                try:
+                    return await self._compute.run(lambda _: call())
+                except (StorageError, StoreFull, OSError) as exc:
+                    logger.debug("still waiting: %s", exc)
+        finally:
+            self._stuck -= 1  # also when nobody waits for it any more
+
+    async def try_once(self, call: Callable[[], None]) -> None:
+        """Makes a `call` that may as well fail."""
+        try:
+            await self._compute.run(lambda _: call())
+        except OSError as exc:
+            logger.warning("a blob cannot be removed: %s", exc)
+
+
+class Shelf:
+    """The blobs in `store` of the round in progress, which are kept for `owner`."""
+
+    def __init__(self, *, store: BlobStore, disk: Disk, owner: str) -> None:
+        self._store = store
+        self._disk = disk
+        self._owner = owner
+        self._needed: dict[bytes, None] = {}  # by root
+        self._spare: dict[bytes, None] = {}
+        self._stale: dict[bytes, None] = {}  # of the last round: somebody may be one behind
+
+    async def keep(self, data: bytes, *, needed: bool) -> bytes:
+        """Puts `data` into the store, and returns its root."""
+        mine = [*self._needed]
+
+        def put() -> bytes:
+            try:
+                return self._store.put(data)
+            except StoreFull:
+                self._store.retain(self._owner, mine)
+                return self._store.put(data)
+
+        root = await self._disk.run(put)
+        (self._needed if needed else self._spare)[root] = None
+        self._retain()
+        return root
+
+    def expect(self, root: bytes) -> None:
+        """A blob that others have is fetched."""
+        self._spare[root] = None
+        self._retain()
+
+    async def turn(self, root: bytes, data: bytes) -> None:
+        """A round begins on the model `data`: forgets those of the round before the last one."""
+        for old in self._stale:
+            await self._disk.try_once(lambda old=old: self._store.discard(old))  # type: ignore[misc]
+        self._stale = {old: None for old in (*self._needed, *self._spare) if old != root}
+        self._needed, self._spare = {root: None}, {}
+        self._retain()
+        if root not in self._store:  # it had to give way
+            await self.keep(data, needed=True)
+
+    def clear(self) -> None:
+        """Nothing is needed any more."""
+        self._needed, self._spare = {}, {}
+        self._retain()
+
+    def _retain(self) -> None:
+        self._store.retain(self._owner, (*self._needed, *self._spare))
