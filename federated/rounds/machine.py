@@ -71,7 +71,6 @@ from federated.rounds.messages import (
     NO_BLOCK,
     Accuse,
     Body,
-    Capability,
     Certificate,
     Hello,
     Join,
@@ -262,7 +261,7 @@ class RoundMachine:
             case Leave():
                 self._actions += self._register.handle_leave(number, body)
                 return False
-            case Join() | Capability():
+            case Join():
                 return False
             case Vote() | Proof() | Certificate():
                 self._actions += self._register.watch(number, body)

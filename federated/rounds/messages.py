@@ -27,7 +27,6 @@ MAX_LISTED = 64  # update roots in a proposal; they take 2 of its 4 KiB
 MAX_CHANGES = 8  # of the membership in one block; with 43 votes they fit into a certificate of 4 KiB
 MAX_PROOFS = 2048  # bytes of all proofs in one proposal
 MAX_CREDENTIAL = 512  # bytes of what admits a new member
-MAX_CAPABILITY = 256  # bytes of what a member says of its machine
 NO_BLOCK = bytes(HASH_SIZE)  # what a vote to nullify names instead of a block
 
 LOW_BITS = (1 << 64) - 1  # of `participants`; tasks of up to 64 members need no others
@@ -251,28 +250,7 @@ class Recall:
         return self.vote.round
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capability:
-    """What the sender's machine can do, see `federated.resources`."""
-
-    round: int
-    payload: bytes
-
-
-Body = (
-    Hello
-    | Commit
-    | Reveal
-    | Propose
-    | Vote
-    | Proof
-    | Certificate
-    | Join
-    | Leave
-    | Accuse
-    | Recall
-    | Capability
-)
+Body = Hello | Commit | Reveal | Propose | Vote | Proof | Certificate | Join | Leave | Accuse | Recall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

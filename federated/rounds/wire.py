@@ -29,7 +29,6 @@ from federated.rounds.changes import (
 from federated.rounds.messages import (
     HASH_SIZE,
     LOW_BITS,
-    MAX_CAPABILITY,
     MAX_COUNT,
     MAX_CREDENTIAL,
     MAX_EXAMPLES,
@@ -40,7 +39,6 @@ from federated.rounds.messages import (
     Accuse,
     Block,
     Body,
-    Capability,
     Certificate,
     Change,
     Choice,
@@ -204,7 +202,6 @@ _RULES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "leave": {**_HEAD, "signature": _blob(SIGNATURE_SIZE)},
     "accuse": {**_HEAD, "evidence": _bytes(1, MAX_CREDENTIAL)},
     "recall": {**_HEAD, "peer": _bytes(1, MAX_ID), **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
-    "capability": {**_HEAD, "payload": _bytes(1, MAX_CAPABILITY)},
 }
 
 
@@ -237,8 +234,6 @@ def _fields(body: Body) -> tuple[str, dict[str, Any]]:
             return "accuse", {"evidence": pack_evidence(body.evidence)}
         case Recall(vote=vote):
             return "recall", {"peer": body.peer.raw, **_ballot_fields(vote), "signature": vote.signature}
-        case Capability():
-            return "capability", {"payload": body.payload}
 
 
 def _ballot_fields(body: Vote | Proof) -> dict[str, Any]:
@@ -358,5 +353,4 @@ _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Body]] = {
     "recall": lambda values: Recall(
         peer=parse_peer(values["peer"]), vote=Vote(**_ballot(values), signature=values["signature"])
     ),
-    "capability": _plain(Capability, "payload"),
 }

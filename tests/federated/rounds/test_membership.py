@@ -38,7 +38,6 @@ from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
     Accuse,
     Body,
-    Capability,
     Certificate,
     ChangeKind,
     Choice,
@@ -569,10 +568,9 @@ def test_an_accusation_is_written_once_and_passed_on_by_who_found_it_only() -> N
     assert other.hear(3, accusation) == []
 
 
-def test_capabilities_and_joins_of_members_are_no_matter_of_the_rounds() -> None:
+def test_joins_of_members_are_no_matter_of_the_rounds() -> None:
     solo = Solo()
     solo.start()
-    assert solo.hear(1, Capability(round=1, payload=b"x")) == []
     assert solo.hear(1, Join(round=1, credential=b"x")) == []
 
 
