@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -10,6 +11,11 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("atcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("atcp")
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background job: programs would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
