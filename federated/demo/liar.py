@@ -12,76 +12,21 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
-from hashlib import sha256
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import trio
 
-from federated.rounds.messages import NO_BLOCK, Choice, MessageError, Vote, vote_bytes
-from federated.rounds.wire import decode, encode
+from federated.equivocation import TwoFaced
 from p2p.address import with_peer
 from p2p.data_dir import open_data_dir
 from p2p.errors import InvalidInput
-from p2p.gossipsub.events import Published
-from p2p.gossipsub.router import Router
-from p2p.gossipsub.wire import Rpc
 from p2p.keys import KeyPair
 from p2p.options import parse_arguments
 from p2p.overlay import open_overlay
-from p2p.peer_id import PeerId
 from p2p.report import Reporter
 from p2p.scope import open_scope
 from p2p.services import load_task_service
-
-APART = 1 << 40  # between the sequence numbers of a vote and of its counterpart; a task has fewer messages
-
-
-def other_vote(key: KeyPair, task: bytes, vote: Vote) -> Vote:
-    """A vote that no correct member casts beside `vote`, with a true signature."""
-    match vote.choice:
-        case Choice.NOTARIZE:
-            choice, block = Choice.NOTARIZE, sha256(vote.block).digest()
-        case Choice.NULLIFY:
-            choice, block = Choice.FINALIZE, sha256(vote.signature).digest()
-        case Choice.FINALIZE:
-            choice, block = Choice.NULLIFY, NO_BLOCK
-    signature = key.sign(vote_bytes(task, vote.round, vote.view, choice, block))
-    return replace(vote, choice=choice, block=block, signature=signature)
-
-
-class TwoFacedRouter(Router):
-    """Sends each of our votes to every second neighbour, and another one to the rest."""
-
-    _turn: int | None = None  # which half is sent the message that is being published; None: all are
-
-    def _publish(self, topic: str, data: bytes, now: float) -> None:
-        lie = self._lie(data)
-        if lie is not None:
-            self._turn = 1
-            super()._publish(topic, lie, now)
-            # whoever published knows of one message
-            self._actions = [action for action in self._actions if not isinstance(action, Published)]
-            self._turn = 0
-        super()._publish(topic, data, now)
-        self._turn = None
-
-    def _forward(self, rpc: Rpc, message_id: bytes, peers: Iterable[PeerId], now: float) -> None:
-        if self._turn is not None:
-            peers = sorted(peers)[self._turn :: 2]
-        super()._forward(rpc, message_id, peers, now)
-
-    def _lie(self, data: bytes) -> bytes | None:
-        """The counterpart of a message with a vote."""
-        try:
-            message = decode(data)
-        except MessageError:
-            return None
-        if not isinstance(message.body, Vote):
-            return None
-        body = other_vote(self._key, message.task, message.body)
-        return encode(replace(message, seq=message.seq + APART, body=body))
 
 
 async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter) -> None:
@@ -98,7 +43,7 @@ async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter
                     listen=arguments.listen,
                     bootstrap=arguments.bootstrap,
                     validators=service.validators(),
-                    make_router=TwoFacedRouter,
+                    make_router=TwoFaced,
                 ) as overlay,
                 service.open(overlay, arguments.data_dir, report),
             ):

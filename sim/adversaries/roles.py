@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from federated.equivocation import TwoFaced
 from p2p.errors import InvalidInput
 from sim.adversaries import dht, gossip, training, voting
 from sim.adversaries.training import Corrupt
@@ -80,7 +81,7 @@ ROLES: dict[str, Role] = {
     ),
     "two-faced": Role(
         description="votes twice: half of its neighbours get one vote, the others one that excludes it",
-        router=voting.TwoFaced,
+        router=TwoFaced,
     ),
     "false-leader": Role(
         description="when it leads, half of its neighbours get the proposal of a model that nobody made",

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from trio.testing import MockClock
 
-from federated.demo.liar import TwoFacedRouter
+from federated.equivocation import TwoFaced
 from federated.reports import Report
 from federated.rounds.changes import is_true, unpack_evidence
 from federated.rounds.committee import verify_signature
@@ -66,7 +66,7 @@ async def test_a_peer_that_votes_twice_is_told_of_with_evidence_and_ejected(
     honest = (1, 2, 3, 4)
     async with open_lab(lab) as nursery:
         with monkeypatch.context() as patch:
-            patch.setattr(lab_module, "open_gossipsub", partial(open_gossipsub, make_router=TwoFacedRouter))
+            patch.setattr(lab_module, "open_gossipsub", partial(open_gossipsub, make_router=TwoFaced))
             await nursery.start(lab.run, 5)
         for number in honest:
             await nursery.start(lab.run, number)

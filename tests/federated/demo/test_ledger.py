@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from federated.demo.ledger import Kill, Ledger
-from federated.demo.liar import other_vote
 from federated.demo.results import DemoTask, is_complete, results_of
+from federated.equivocation import other_vote
 from federated.reports import evidence_report
 from federated.rounds.changes import evidence_of
 from federated.rounds.messages import Choice, Vote, vote_bytes

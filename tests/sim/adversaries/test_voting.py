@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from federated.equivocation import TwoFaced
 from federated.rounds.changes import evidence_of, excludes, is_true
 from federated.rounds.committee import verify_signature
 from federated.rounds.messages import (
@@ -24,7 +25,7 @@ from federated.rounds.wire import decode, encode
 from p2p.gossipsub.events import Publish, Published, SendRpc
 from p2p.gossipsub.router import Router
 from p2p.peer_id import PeerId
-from sim.adversaries.voting import Abstainer, FalseLeader, TwoFaced
+from sim.adversaries.voting import Abstainer, FalseLeader
 from tests.gossipsub.support import SEQNO, open_peer, peer_number
 from tests.search.parliament import ROUND, TASK, block, hash_of, roots
 from tests.support import key_number
