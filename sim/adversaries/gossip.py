@@ -7,6 +7,7 @@ Propagation in the Filecoin and ETH2.0 Networks".
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
@@ -49,11 +50,12 @@ class Eclipser(Dropper):
         super().__init__(params=greedy, **arguments)
 
 
-class _Sometimes(Eclipser):
+class _Sometimes(Eclipser, ABC):
     """Passes on what it chooses to, by `_drops`, and is honest beside."""
 
+    @abstractmethod
     def _drops(self, message: Message, now: float) -> bool:
-        raise NotImplementedError
+        """Whether this message is not passed on."""
 
     def _forward(self, rpc: Rpc, message_id: bytes, peers: Iterable[PeerId], now: float) -> None:
         if self._drops(rpc.messages[0], now):
@@ -116,7 +118,7 @@ def censor_of(victim: PeerId) -> type[Router]:
     return type("CensorOfOne", (Censor,), {"victim": victim.raw})
 
 
-class _Heartbeat(Router):
+class _Heartbeat(Router, ABC):
     """Does something with every heartbeat, beside what is right."""
 
     def handle_timer(self, now: float) -> list[Action]:
@@ -130,8 +132,9 @@ class _Heartbeat(Router):
                 self._attack(peer, topic)
         return actions + self._take_actions()
 
+    @abstractmethod
     def _attack(self, peer: PeerId, topic: str) -> None:
-        raise NotImplementedError
+        """Does to one subscriber of a topic what is wrong."""
 
 
 class IHaveSpammer(_Heartbeat):
