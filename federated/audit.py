@@ -17,15 +17,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
-from federated.errors import StorageError
+from federated.append import AppendFile, opened, storage_errors
 
 if TYPE_CHECKING:
-    from p2p.files import Files, OpenFile
+    from p2p.files import Files
 
 MAX_FILE = 4 << 20  # bytes after which the next file begins ...
 KEPT = 8  # ... and how many are kept: some 100 000 entries
@@ -169,14 +168,14 @@ def _name(number: int) -> str:
 
 def _names(files: Files) -> list[str]:
     """The names of the trail's files, oldest first."""
-    with _storage(str(files)):
+    with storage_errors(files):
         names = [name for name, _ in files.entries()]
     return sorted(name for name in names if NAME.fullmatch(name))
 
 
 def _read_entries(files: Files, name: str) -> Iterator[Entry]:
     """The entries of one file, each a whole line; `ValueError` names the first one that is not."""
-    with _storage(f"{files}/{name}"):
+    with storage_errors(f"{files}/{name}"):
         data = files.read(name, 0, MAX_SIZE)
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
@@ -197,10 +196,9 @@ class JsonLinesTrail:
         self.damage: str | None = None
         self._files = files
         self._seq, self._head = 0, GENESIS
-        self._number, self._end = 0, 0
-        self._file: OpenFile | None = None
-        self._torn = False  # whether there may be something behind the end
-        with _storage(str(files)):
+        self._number = 0
+        self._file: AppendFile | None = None
+        with storage_errors(files):
             files.make()
         names = _names(files)
         if names:
@@ -214,7 +212,10 @@ class JsonLinesTrail:
             seq += 1
             line, head = encode_record(record, seq, head)
             lines.append(line)
-        self._write(b"".join(lines))
+        file = self._file
+        if file is None or file.end >= MAX_FILE:
+            file = self._turn()
+        file.append(b"".join(lines))
         self._seq, self._head = seq, head
 
     def close(self) -> None:
@@ -233,53 +234,20 @@ class JsonLinesTrail:
             self.damage = str(exc)
             self._turn()
             return
-        with _storage(self._place):
-            self._end = self._files.read(name, 0, MAX_SIZE).rfind(b"\n") + 1
-            self._file = self._files.open(name)
-            self._cut()
+        place = f"{self._files}/{name}"
+        with storage_errors(place):
+            end = self._files.read(name, 0, MAX_SIZE).rfind(b"\n") + 1
+            with opened(self._files, name) as file:
+                self._file = AppendFile(file, place, end=end, torn=True)
+                self._file.repair()
 
-    def _write(self, data: bytes) -> None:
-        if self._file is None or self._end >= MAX_FILE:
-            self._turn()
-        assert self._file is not None
-        with _storage(self._place):
-            if self._torn:
-                self._cut()
-            self._torn = True
-            try:
-                self._file.write(self._end, data)
-                self._file.sync()
-            except OSError:
-                self._cut()
-                raise
-        self._torn = False
-        self._end += len(data)
-
-    def _turn(self) -> None:
+    def _turn(self) -> AppendFile:
         """Begins the next file, and removes the oldest of too many."""
-        with _storage(str(self._files)):
-            file = self._files.open(_name(self._number + 1))
+        name = _name(self._number + 1)
+        with storage_errors(self._files):
+            file = AppendFile(self._files.open(name), f"{self._files}/{name}", end=0, torn=True)
             self.close()
-            self._file, self._number, self._end, self._torn = file, self._number + 1, 0, True
+            self._file, self._number = file, self._number + 1
             for old in _names(self._files)[:-KEPT]:
                 self._files.remove(old)
-
-    def _cut(self) -> None:
-        """Ends the file behind the last entry. A disk that fails at it is asked again before a write."""
-        assert self._file is not None
-        self._file.truncate(self._end)
-        self._file.sync()
-        self._torn = False
-
-    @property
-    def _place(self) -> str:
-        return f"{self._files}/{_name(self._number)}"
-
-
-@contextmanager
-def _storage(place: str) -> Iterator[None]:
-    """Every failure of the system leaves as `StorageError` with the place."""
-    try:
-        yield
-    except OSError as exc:
-        raise StorageError(f"{place}: {exc.strerror or exc}") from exc
+        return file

@@ -15,15 +15,15 @@ import hashlib
 import logging
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from federated.append import AppendFile, opened, storage_errors
 from federated.errors import StorageError
 
 if TYPE_CHECKING:
-    from p2p.files import Files
+    from p2p.files import Files, OpenFile
 
 logger = logging.getLogger(__name__)
 
@@ -43,53 +43,32 @@ class Journal:
 
     def __init__(self, files: Files, name: str) -> None:
         """Opens or makes the file, cuts a torn end off, and has the rest in `records`."""
-        self._place = f"{files}/{name}"
-        with _storage(self._place):
-            self._file = files.open(name)
-            try:
-                data = files.read(name, 0, MAX_JOURNAL + 1)
-                if len(data) > MAX_JOURNAL:
-                    raise StorageError(f"the journal {self._place} is over the limit of {MAX_JOURNAL} bytes")
-                self.records, self._end = _parse_records(data, self._place)
-                self._torn = self._end < len(data)  # whether there may be something behind the end
-                if self._torn:
-                    self._cut()
-            except BaseException:
-                self._file.close()
-                raise
+        place = f"{files}/{name}"
+        with storage_errors(place), opened(files, name) as file:
+            data = files.read(name, 0, MAX_JOURNAL + 1)
+            if len(data) > MAX_JOURNAL:
+                raise StorageError(f"the journal {place} is over the limit of {MAX_JOURNAL} bytes")
+            self.records, end = _parse_records(data, place)
+            self._file = AppendFile(file, place, end=end, torn=end < len(data))
+            self._file.repair()
 
     def append(self, records: Sequence[bytes]) -> None:
         """Writes `records` and returns once they are on the disk, all of them or, with an error, none."""
-        block = b"".join(HEADER.pack(len(record), zlib.crc32(record)) + record for record in records)
-        with _storage(self._place):
-            if self._torn:
-                self._cut()
-            self._torn = True
-            try:
-                self._file.write(self._end, block)
-                self._file.sync()
-            except OSError:
-                self._cut()
-                raise
-        self._torn = False
-        self._end += len(block)
+        self._file.append(b"".join(_framed(record) for record in records))
         self.records += records
 
     def clear(self) -> None:
         """Forgets all records: their round is in a checkpoint."""
-        self._end, self.records, self._torn = 0, [], True
-        with _storage(self._place):
-            self._cut()
+        self.records = []
+        self._file.clear()
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def _cut(self) -> None:
-        """Ends the file behind the last record. A disk that fails at it is asked again before a write."""
-        self._file.truncate(self._end)
-        self._file.sync()
-        self._torn = False
+
+def _framed(record: bytes) -> bytes:
+    return HEADER.pack(len(record), zlib.crc32(record)) + record
 
 
 def _parse_records(data: bytes, place: str) -> tuple[list[bytes], int]:
@@ -121,19 +100,13 @@ class ChainFile:
     """The certificates of a task in the file `name` of `files`, from the first one on; it only grows."""
 
     def __init__(self, files: Files, name: str) -> None:
-        """Opens or makes the file, and cuts a torn end off."""
+        """Opens or makes the file; a torn end is cut off by the next `append`."""
         self._files = files
         self._name = name
         self._place = f"{files}/{name}"
         self._offsets: list[int] = []
-        self._end = 0
-        with _storage(self._place):
-            self._file = files.open(name)
-            try:
-                self._scan()
-            except BaseException:
-                self._file.close()
-                raise
+        with storage_errors(self._place), opened(files, name) as file:
+            self._file = self._scan(file)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -142,20 +115,16 @@ class ChainFile:
         """Writes `records` and returns once they are on the disk, all of them or, with an error, none."""
         offsets, block = list[int](), bytearray()
         for record in records:
-            offsets.append(self._end + len(block))
-            block += HEADER.pack(len(record), zlib.crc32(record)) + record
-        with _storage(self._place):
-            self._file.truncate(self._end)
-            self._file.write(self._end, bytes(block))
-            self._file.sync()
+            offsets.append(self._file.end + len(block))
+            block += _framed(record)
+        self._file.append(bytes(block))
         self._offsets += offsets
-        self._end += len(block)
 
     def read(self, first: int, count: int) -> list[bytes]:
         """Up to `count` records from the one with index `first` on."""
         offsets = self._offsets[first : first + count]
-        ends = [*self._offsets[first + 1 : first + 1 + len(offsets)], self._end][: len(offsets)]
-        with _storage(self._place):
+        ends = [*self._offsets[first + 1 : first + 1 + len(offsets)], self._file.end][: len(offsets)]
+        with storage_errors(self._place):
             return [
                 self._files.read(self._name, start + HEADER.size, end - start - HEADER.size)
                 for start, end in zip(offsets, ends, strict=True)
@@ -165,7 +134,7 @@ class ChainFile:
         """Closes the file."""
         self._file.close()
 
-    def _scan(self) -> None:
+    def _scan(self, file: OpenFile) -> AppendFile:
         """Finds where each record begins. Raises `StorageError` for damage before the end."""
         start, at = 0, 0  # of the slice, and in it
         data = self._files.read(self._name, start, SLICE)
@@ -183,7 +152,7 @@ class ChainFile:
             raise StorageError(
                 f"the chain {self._place} is damaged at byte {start}: remove the folder to start anew"
             )
-        self._end = start
+        return AppendFile(file, self._place, end=start, torn=len(data) > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +175,7 @@ class CheckpointStore:
         head = CHECKPOINT_HEADER.pack(MAGIC, len(state.certificate), len(state.model))
         body = head + state.certificate + state.model
         name = f"{PREFIX}{round_number:08d}"
-        with _storage(f"{self._files}/{name}"):
+        with storage_errors(f"{self._files}/{name}"):
             self._files.write_durably(name, body + hashlib.sha256(body).digest())
             for old in self._existing()[:-KEPT]:
                 self._files.remove(old)
@@ -217,10 +186,10 @@ class CheckpointStore:
         One that is damaged is logged and passed over. Raises `StorageError` when none is whole, or when
         the disk fails: an older one is not taken because of an error that may pass.
         """
-        with _storage(str(self._files)):
+        with storage_errors(self._files):
             names = self._existing()
         for name in reversed(names):
-            with _storage(f"{self._files}/{name}"):
+            with storage_errors(f"{self._files}/{name}"):
                 data = self._files.read(name, 0, self._max_size)  # a larger one is not whole then
             try:
                 return _parse_checkpoint(data)
@@ -246,12 +215,3 @@ def _parse_checkpoint(data: bytes) -> SavedState:
     if magic != MAGIC or start + certificate + model != len(body):
         raise ValueError("is of another kind")
     return SavedState(certificate=body[start : start + certificate], model=body[start + certificate :])
-
-
-@contextmanager
-def _storage(place: str) -> Iterator[None]:
-    """Every failure of the system leaves as `StorageError` with the place."""
-    try:
-        yield
-    except OSError as exc:
-        raise StorageError(f"{place}: {exc.strerror or exc}") from exc
