@@ -1,4 +1,4 @@
-"""What a task hears of its topic and its host, and what it asks holders for: events for its machine."""
+"""What a task, or who wants to join it, hears of its topic, its host and holders: events for a machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from federated.rounds.actions import FetchHistory
-    from federated.rounds.events import Event
     from p2p.events import HostEvent
     from p2p.gossipsub import Subscription
     from p2p.host import Host
@@ -30,11 +29,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Heard = MessageReceived | PeerConnected | PeerLost | HistoryFetched | HistoryFailed
+
 
 class Feed:
     """Hands events of the task with the id `task` to `send`, which makes us wait while there are too many."""
 
-    def __init__(self, *, host: Host, task: bytes, send: Callable[[Event], Awaitable[None]]) -> None:
+    def __init__(self, *, host: Host, task: bytes, send: Callable[[Heard], Awaitable[None]]) -> None:
         self._host = host
         self._task = task
         self._send = send
@@ -64,15 +65,18 @@ class Feed:
                 known.pop(peer, None)
                 await self._send(PeerLost(peer=peer))
 
-    async def fetch_history(self, action: FetchHistory) -> None:
-        """Asks one holder after the other for certificates, until one has some."""
+    async def fetch_history(self, action: FetchHistory, *, or_none: bool = False) -> None:
+        """Asks one holder after the other for certificates, until one has some.
+
+        With `or_none` the first answer will do: that of a holder that has none, too.
+        """
         for holder in action.holders:
             try:
                 found = await fetch_history(self._host, holder, self._task, action.first, action.count)
             except P2PError as exc:
                 logger.info("%s sends no history: %s", holder, exc)
                 continue
-            if found:
+            if found or or_none:
                 await self._send(HistoryFetched(holder=holder, certificates=found))
                 return
         await self._send(HistoryFailed())

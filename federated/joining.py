@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from federated.compute import Compute, ThreadCompute
 from federated.credential import find_credential, refusal
 from federated.directory.members import meet_members
 from federated.driver import Task, open_task, topic_of
-from federated.history import fetch_history
+from federated.feed import Feed
 from federated.invitation import Ticket
 from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
@@ -32,16 +33,13 @@ from federated.reports import Report, task_report
 from federated.rounds.actions import FetchHistory, Misbehaved, Publish
 from federated.rounds.applicant import Admitted, Applicant, ApplicantAction, ApplicantEvent, Refused
 from federated.rounds.committee import Membership
-from federated.rounds.events import HistoryFailed, HistoryFetched, MessageReceived, PeerConnected, PeerLost
+from federated.rounds.events import MessageReceived
 from federated.rounds.messages import LIFETIME, Body, Certificate, Message, MessageError
 from federated.rounds.trusted import TrustedBlock
 from federated.rounds.wire import decode, encode
 from federated.state import TaskState
 from federated.workbench import digest, prepare
 from p2p.blobs import Blobs
-from p2p.errors import P2PError
-from p2p.events import PeerConnected as HostConnected
-from p2p.events import PeerDisconnected as HostDisconnected
 from p2p.files import Files, FolderFiles
 from p2p.gossipsub import Pubsub, PubsubMessage, Verdict
 from p2p.host import Host
@@ -80,6 +78,7 @@ class Joining:
         self._wall_clock = wall_clock
         self._nursery = nursery
         self._send_event, self._events = trio.open_memory_channel[ApplicantEvent](EVENT_QUEUE)
+        self._feed = Feed(host=host, task=manifest.task_id, send=self._send_event.send)
         self._seq = int(wall_clock() * 1e6)
 
     async def run(self) -> Admitted:
@@ -87,7 +86,7 @@ class Joining:
         topic = topic_of(self._manifest)
         self._pubsub.add_validator(topic, self._judge)
         with self._pubsub.subscribe_each(topic, self._hear):
-            self._nursery.start_soon(self._follow_host)
+            self._nursery.start_soon(self._feed.follow_host)
             if self._kad is not None:
                 self._nursery.start_soon(self._meet_members, self._kad)
             while True:
@@ -113,17 +112,6 @@ class Joining:
         body = decode(message.data).body  # `_judge` has decoded it before
         if isinstance(body, Certificate):
             self._tell(MessageReceived(sender=message.sender, body=body))
-
-    async def _follow_host(self) -> None:
-        """Tells who comes and goes; a subscription that lags too far ends, and a new one tells all."""
-        while True:
-            with self._host.events() as events:
-                async for event in events:
-                    match event:
-                        case HostConnected(peer=peer):
-                            await self._send_event.send(PeerConnected(peer=peer))
-                        case HostDisconnected(peer=peer):
-                            await self._send_event.send(PeerLost(peer=peer))
 
     async def _meet_members(self, kad: Kad) -> None:
         def is_member(peer: PeerId) -> bool:
@@ -155,7 +143,8 @@ class Joining:
             case Publish(body=body):
                 self._publish(body)
             case FetchHistory():
-                self._nursery.start_soon(self._fetch, action)
+                fetch = partial(self._feed.fetch_history, or_none=True)  # who has none has no more to tell
+                self._nursery.start_soon(fetch, action)
             case Misbehaved(round=number, peer=peer, rule=rule):
                 logger.warning("round %d: %s broke the rule %s", number, peer, rule)
             case Refused(rule=rule):
@@ -169,19 +158,6 @@ class Joining:
         expiry = int(self._wall_clock() + LIFETIME)
         message = Message(task=self._manifest.task_id, seq=self._seq, expiry=expiry, body=body)
         self._pubsub.publish(topic_of(self._manifest), encode(message))
-
-    async def _fetch(self, action: FetchHistory) -> None:
-        """Asks the holders one after the other, until one answers."""
-        task = self._manifest.task_id
-        for holder in action.holders:
-            try:
-                found = await fetch_history(self._host, holder, task, action.first, action.count)
-            except P2PError as exc:
-                logger.debug("%s sends no history: %s", holder, exc)
-            else:
-                await self._send_event.send(HistoryFetched(holder=holder, certificates=found))
-                return
-        await self._send_event.send(HistoryFailed())
 
 
 @asynccontextmanager
