@@ -11,20 +11,17 @@ from typing import Any
 
 from federated.demo.page import page
 from federated.errors import FederatedError
+from federated.folders import make_numbered
 
 
 def make_folder(parent: Path, name: str) -> Path:
     """A new folder under `parent`, numbered when `name` is taken. Raises `FederatedError`."""
-    for attempt in range(1, 1000):
-        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as exc:
-            raise FederatedError(f"cannot make the report folder {folder}: {exc.strerror}") from exc
-        return folder
-    raise FederatedError(f"{parent} is full of reports called {name}; remove some")
+    try:
+        return make_numbered(parent, name)
+    except FileExistsError as exc:
+        raise FederatedError(f"{parent} is full of reports called {name}; remove some") from exc
+    except OSError as exc:
+        raise FederatedError(f"cannot make the report folder {parent / name}: {exc.strerror}") from exc
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> None:

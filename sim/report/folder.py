@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from federated.folders import make_numbered
 from sim.heap import SimulationError
 from sim.report.metrics import Metrics, metrics_of
 from sim.report.page import render
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 RUNS = Path("sim-runs")  # where folders go unless somebody says otherwise
 TRACE = "trace"
-MAX_ATTEMPTS = 1000  # folders of one name
 _PACKAGES = ("atcp", "trio", "numpy", "cryptography")
 
 
@@ -54,16 +54,12 @@ def make_folder(parent: Path, scenario: Scenario, seed: int) -> Path:
     """A new folder below `parent`, named for the run, with a number if need be. Raises `ReportError`."""
     short = hashlib.sha256(scenario.model_dump_json().encode()).hexdigest()[:8]
     name = f"{scenario.name}-{scenario.peers}-{seed}-{short}"
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as exc:
-            raise ReportError(f"cannot make the folder {folder}: {exc.strerror}") from exc
-        return folder
-    raise ReportError(f"{parent} is full of runs called {name}; remove some")
+    try:
+        return make_numbered(parent, name)
+    except FileExistsError as exc:
+        raise ReportError(f"{parent} is full of runs called {name}; remove some") from exc
+    except OSError as exc:
+        raise ReportError(f"cannot make the folder {parent / name}: {exc.strerror}") from exc
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from federated import folders
 from federated.demo.ledger import Ledger
 from federated.demo.page import page
 from federated.demo.progress import ProgressView, ejection_line, result_table
@@ -113,6 +114,13 @@ def test_the_page_shows_certificates_and_evidence():
 
 def test_a_second_report_of_one_second_has_its_own_folder(tmp_path):
     assert make_folder(tmp_path, "one") != make_folder(tmp_path, "one")
+
+
+def test_a_parent_full_of_reports_of_one_name_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "MAX_ATTEMPTS", 1)
+    make_folder(tmp_path, "one")
+    with pytest.raises(FederatedError, match="full of reports called one"):
+        make_folder(tmp_path, "one")
 
 
 def test_a_report_that_cannot_be_written_is_named(tmp_path):

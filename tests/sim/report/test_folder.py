@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from federated import folders
 from sim.heap import SimulationError
 from sim.report import ReportError, make_folder, show_again, write_run
 from sim.report import folder as folder_module
@@ -84,7 +85,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: p
     (tmp_path / "file").touch()
     with pytest.raises(ReportError, match="cannot make the folder"):
         make_folder(tmp_path / "file", Scenario(name="small"), 1)
-    monkeypatch.setattr(folder_module, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(folders, "MAX_ATTEMPTS", 1)
     make_folder(tmp_path, Scenario(name="small"), 1)
     with pytest.raises(SimulationError, match="full of runs"):
         make_folder(tmp_path, Scenario(name="small"), 1)
