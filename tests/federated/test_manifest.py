@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import base58
@@ -17,7 +16,6 @@ from federated.manifest import (
     ByWork,
     Closed,
     PluginRef,
-    load_manifest,
     parse_manifest,
 )
 from tests.federated.samples import manifest, members, peer
@@ -184,26 +182,6 @@ def test_several_problems_name_the_first_and_count_the_rest() -> None:
 def test_any_bytes_are_refused_with_the_one_error(data: bytes) -> None:
     with pytest.raises(ManifestError):
         parse_manifest(data)
-
-
-def test_file_is_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "task.json"
-    path.write_bytes(written())
-    assert load_manifest(path) == manifest()
-
-
-def test_unreadable_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"cannot read task file .*missing\.json: No such file"):
-        load_manifest(tmp_path / "missing.json")
-    with pytest.raises(ManifestError, match="Is a directory"):
-        load_manifest(tmp_path)
-
-
-def test_problem_in_a_file_names_the_file_and_the_field(tmp_path: Path) -> None:
-    path = tmp_path / "task.json"
-    path.write_bytes(written(rounds=0))
-    with pytest.raises(ManifestError, match=r"task\.json: rounds: "):
-        load_manifest(path)
 
 
 def test_a_committee_is_part_of_a_task_only_where_not_everybody_votes() -> None:

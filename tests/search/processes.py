@@ -20,8 +20,8 @@ from typing import Any
 
 import trio
 
+from federated.directory.signed import load_task_file
 from federated.driver import topic_of
-from federated.manifest import load_manifest
 from federated.rounds.wire import decode
 from p2p.data_dir import IDENTITY, save_identity
 from p2p.peer_id import PeerId
@@ -57,7 +57,7 @@ def write_task(folder: Path) -> Path:
         "rounds": ROUNDS,
         "members": [str(PeerId.from_public_key(key.public)) for key in keys],
         "preprocessor": {"name": "digits"},
-        "trainer": {"name": "numpy-mlp", "settings": {"hidden": [8], "epochs": 1}},
+        "trainer": {"name": "numpy-mlp", "settings": {"hidden": [8], "epochs": 1, "carry": True}},
         "aggregator": {"name": "weighted-mean"},
         "validator": {"name": "update-check"},
         "policy": {"train_deadline_s": 10.0, "phase_deadline_s": 2.0},
@@ -78,7 +78,7 @@ class Task:
 
     async def run(self, moment: int) -> Run:
         """The victim dies at that moment. Raises when the task does not come to a good end."""
-        topic = topic_of(load_manifest(self._path))
+        topic = topic_of(load_task_file(self._path)[0])
         async with run_process([*PEER, "--subscribe", topic], ROOT) as listener:
             self._bootstrap = (await listener.wait_for("listening"))["addrs"][0]
             async with AsyncExitStack() as stack:

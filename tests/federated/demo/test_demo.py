@@ -15,7 +15,7 @@ import trio
 from federated.cli import main
 from federated.demo.process import PeerProcess
 from federated.demo.run import Demo, DemoError, DemoSettings, run_demo
-from federated.manifest import load_manifest
+from federated.directory.signed import load_task_file
 from tests.processes import run_process
 
 pytest.importorskip("sklearn", reason="the demo's data comes from scikit-learn")
@@ -119,7 +119,7 @@ def test_a_seed_decides_who_takes_part(tmp_path):
         demos.append(Demo(settings, tmp_path / name, tmp_path, lambda event, ledger: None))
     assert demos[0].peer_ids == demos[1].peer_ids
     assert not set(demos[0].peer_ids) & set(demos[2].peer_ids)
-    manifests = [load_manifest(tmp_path / name / "task.json") for name in ("one", "again")]
+    manifests = [load_task_file(tmp_path / name / "task.json")[0] for name in ("one", "again")]
     assert manifests[0].task_id == manifests[1].task_id
 
 

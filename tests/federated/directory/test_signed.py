@@ -130,6 +130,7 @@ def test_a_bare_manifest_is_a_task_that_nobody_signed(tmp_path: Path) -> None:
         ("{}", "name: Field required"),
         ("[", "not JSON"),
         ('{"manifest": {}, "signed": "x"}', "name: Field required"),
+        (json.dumps({**json.loads(TASK.manifest.canonical()), "rounds": 0}), "rounds: "),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(text: str, line: str, tmp_path: Path) -> None:
@@ -151,6 +152,8 @@ def test_a_file_with_a_damaged_signature_is_refused(tmp_path: Path) -> None:
         load_task_file(path)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"cannot read task file .*none.json: No such file"):
         load_task_file(tmp_path / "none.json")
+    with pytest.raises(ManifestError, match="Is a directory"):
+        load_task_file(tmp_path)
