@@ -6,17 +6,15 @@ import argparse
 import base64
 import logging
 import os
-import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from p2p.address import with_peer
 from p2p.config import SECURITY
 from p2p.data_dir import open_data_dir
 from p2p.errors import AddressInUse, InvalidInput, LocalProtocolError
@@ -27,8 +25,8 @@ from p2p.keys import KeyPair
 from p2p.lines import LineSplitter
 from p2p.options import parse_arguments
 from p2p.overlay import open_overlay
-from p2p.report import Reporter
-from p2p.scope import open_scope
+from p2p.report import Reporter, report_listening
+from p2p.scope import open_scope_until_signal
 from p2p.services import Service, load_task_service
 
 logger = logging.getLogger(__name__)
@@ -39,33 +37,29 @@ MAX_LINE = 1 << 20  # bytes of one line; gossipsub refuses larger messages
 
 async def run_peer(arguments: argparse.Namespace, key: KeyPair, data_dir: Path, report: Reporter) -> None:
     """Runs until SIGINT or SIGTERM, or until nobody reads what we report."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_scope() as nursery:
-            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            tasks = await _load_service(arguments)
-            async with open_overlay(
-                key,
-                data_dir,
-                listen=arguments.listen,
-                bootstrap=arguments.bootstrap,
-                security=arguments.security or SECURITY,
-                psk=arguments.private_network,
-                ws_context=arguments.ws_context,
-                remembers=arguments.data_dir is not None,
-                validators=tasks.validators() if tasks is not None else None,
-            ) as overlay:
-                service = (
-                    tasks.open(overlay, arguments.data_dir, report) if tasks is not None else nullcontext()
-                )
-                async with service:
-                    _report_listening(overlay.host, report)
-                    nursery.start_soon(report_peers, overlay.host, report)
-                    for topic in arguments.subscribe:
-                        nursery.start_soon(report_messages, overlay.pubsub, topic, report)
-                    if arguments.subscribe:
-                        first, stdin = arguments.subscribe[0], sys.stdin.fileno()
-                        nursery.start_soon(publish_lines, overlay.pubsub, first, stdin)
-                    await trio.sleep_forever()
+    async with open_scope_until_signal() as nursery:
+        tasks = await _load_service(arguments)
+        async with open_overlay(
+            key,
+            data_dir,
+            listen=arguments.listen,
+            bootstrap=arguments.bootstrap,
+            security=arguments.security or SECURITY,
+            psk=arguments.private_network,
+            ws_context=arguments.ws_context,
+            remembers=arguments.data_dir is not None,
+            validators=tasks.validators() if tasks is not None else None,
+        ) as overlay:
+            service = tasks.open(overlay, arguments.data_dir, report) if tasks is not None else nullcontext()
+            async with service:
+                report_listening(overlay.host, report)
+                nursery.start_soon(report_peers, overlay.host, report)
+                for topic in arguments.subscribe:
+                    nursery.start_soon(report_messages, overlay.pubsub, topic, report)
+                if arguments.subscribe:
+                    first, stdin = arguments.subscribe[0], sys.stdin.fileno()
+                    nursery.start_soon(publish_lines, overlay.pubsub, first, stdin)
+                await trio.sleep_forever()
     report({"event": "closed"})
 
 
@@ -75,16 +69,6 @@ async def _load_service(arguments: argparse.Namespace) -> Service | None:
         return None
     load = partial(load_task_service, arguments.task, arguments.plugin)
     return await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # it may import a whole framework
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
-
-
-def _report_listening(host: Host, report: Reporter) -> None:
-    addresses = [str(with_peer(address, host.peer_id)) for address in host.addresses()]
-    report({"event": "listening", "peer_id": str(host.peer_id), "addrs": addresses})
 
 
 async def report_peers(host: Host, report: Reporter) -> None:

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+from p2p.address import with_peer
+
+if TYPE_CHECKING:
+    from p2p.host import Host
 
 Event = Mapping[str, Any]
 
@@ -34,6 +39,12 @@ class Reporter:
         except BrokenPipeError:
             self._broken = True
             raise
+
+
+def report_listening(host: Host, report: Callable[[Event], None]) -> None:
+    """Reports where `host` can be dialed."""
+    addresses = [str(with_peer(address, host.peer_id)) for address in host.addresses()]
+    report({"event": "listening", "peer_id": str(host.peer_id), "addrs": addresses})
 
 
 def describe(event: Event) -> str | None:

@@ -5,8 +5,9 @@ trio wraps every failure in an ExceptionGroup; a caller of `open_host` should se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Protocol
 
@@ -50,6 +51,20 @@ def _simplify(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+@asynccontextmanager
+async def open_scope_until_signal() -> AsyncIterator[trio.Nursery]:
+    """As `open_scope`, for a program: SIGINT and SIGTERM cancel it."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_scope() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            yield nursery
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
 
 
 class Closable(Protocol):

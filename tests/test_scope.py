@@ -1,7 +1,9 @@
+import signal
+
 import pytest
 import trio
 
-from p2p.scope import close_forcefully, open_scope
+from p2p.scope import close_forcefully, open_scope, open_scope_until_signal
 
 
 async def fail(error: BaseException) -> None:
@@ -21,6 +23,27 @@ async def test_tasks_end_with_the_body() -> None:
         scope.start_soon(forever)
         await trio.testing.wait_all_tasks_blocked()
     assert ended == ["task"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_cancels_the_scope_of_a_program(number: signal.Signals) -> None:
+    ended = False
+    async with open_scope_until_signal():
+        try:
+            signal.raise_signal(number)
+            await trio.sleep_forever()
+        finally:
+            ended = True
+    assert ended
+
+
+async def test_without_a_signal_the_scope_of_a_program_ends_with_its_body() -> None:
+    with pytest.raises(KeyError, match="alone"):
+        async with open_scope_until_signal() as scope:
+            scope.start_soon(fail, KeyError("alone"))
+            await trio.sleep_forever()
+    async with open_scope_until_signal() as scope:
+        scope.start_soon(trio.sleep_forever)
 
 
 async def test_a_tasks_failure_ends_the_body_and_leaves_as_itself() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from federated.demo.run import DemoSettings, default_trainer, run_demo
 from federated.manifest import MAX_ROUNDS, MAX_SEED
 from p2p.arguments import number
 from p2p.errors import InvalidInput
-from p2p.scope import open_scope
+from p2p.scope import open_scope_until_signal
 
 MAX_PROCESSES = 64  # of a demo on one machine
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -86,13 +85,8 @@ async def _run_until_signal(settings: DemoSettings, folder: Path, as_json: bool)
         if as_json:
             print(json.dumps(event), flush=True)
 
-    async def watch(signals: Any, nursery: trio.Nursery) -> None:
-        async for _ in signals:
-            nursery.cancel_scope.cancel()
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, view.shown():
-        async with open_scope() as nursery:
-            nursery.start_soon(watch, signals, nursery)
+    async with open_scope_until_signal():
+        with view.shown():
             results = await run_demo(settings, folder, tell)
     return results
 

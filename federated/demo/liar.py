@@ -10,52 +10,41 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
 from federated.equivocation import TwoFaced
-from p2p.address import with_peer
 from p2p.data_dir import open_data_dir
 from p2p.errors import InvalidInput
 from p2p.keys import KeyPair
 from p2p.options import parse_arguments
 from p2p.overlay import open_overlay
-from p2p.report import Reporter
-from p2p.scope import open_scope
+from p2p.report import Reporter, report_listening
+from p2p.scope import open_scope_until_signal
 from p2p.services import load_task_service
 
 
 async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter) -> None:
     """Runs until SIGINT or SIGTERM."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_scope() as nursery:
-            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
-            service = load_task_service(arguments.task, arguments.plugin)
-            assert service is not None  # ours is installed with this program
-            async with (
-                open_overlay(
-                    key,
-                    arguments.data_dir,
-                    listen=arguments.listen,
-                    bootstrap=arguments.bootstrap,
-                    validators=service.validators(),
-                    make_router=TwoFaced,
-                ) as overlay,
-                service.open(overlay, arguments.data_dir, report),
-            ):
-                peer = overlay.host.peer_id
-                addresses = [str(with_peer(address, peer)) for address in overlay.host.addresses()]
-                report({"event": "listening", "peer_id": str(peer), "addrs": addresses})
-                await trio.sleep_forever()
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
+    async with open_scope_until_signal():
+        service = load_task_service(arguments.task, arguments.plugin)
+        assert service is not None  # ours is installed with this program
+        async with (
+            open_overlay(
+                key,
+                arguments.data_dir,
+                listen=arguments.listen,
+                bootstrap=arguments.bootstrap,
+                validators=service.validators(),
+                make_router=TwoFaced,
+            ) as overlay,
+            service.open(overlay, arguments.data_dir, report),
+        ):
+            report_listening(overlay.host, report)
+            await trio.sleep_forever()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
