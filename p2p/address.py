@@ -90,9 +90,14 @@ def with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr:
 
 @lru_cache(4096)
 def ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
-    """The IP address that `address` begins with; None for names, memory and the like."""
-    _, kind, value, *_ = [*str(address).split("/", 3), ""]
-    return ip_address(value) if kind in ("ip4", "ip6") else None
+    """The IP address that `address` begins with, zone or not; None for names, relays, memory and the like."""
+    text = str(address)
+    parts = text.split("/")
+    if parts[1] == "ip6zone":
+        del parts[1:3]
+    if parts[1] not in ("ip4", "ip6") or "/p2p-circuit" in text:
+        return None
+    return ip_address(parts[2])
 
 
 def tcp_address(host: str, port: int) -> Multiaddr:

@@ -262,6 +262,8 @@ def test_the_ip_address_in_front_is_found() -> None:
     assert ip_of(parse_address("/ip6/::1")) == ip_address("::1")
     assert ip_of(parse_address("/dns4/example.com/tcp/80")) is None
     assert ip_of(parse_address("/memory/7")) is None
+    assert ip_of(parse_address("/ip6zone/eth0/ip6/fe80::1/tcp/1")) == ip_address("fe80::1")
+    assert ip_of(parse_address(f"{TCP}/p2p/{PEER}/p2p-circuit")) is None
 
 
 def test_an_address_of_one_link_is_refused_with_its_reason() -> None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from multiaddr import Multiaddr
 
-from p2p.identify.trust import Reach, group_of, ip_of, reach_of
+from p2p.address import ip_of
+from p2p.identify.trust import Reach, group_of, reach_of
 from p2p.peer_id import PeerId
 
 ACTIVATION = 4  # groups of observers, as go

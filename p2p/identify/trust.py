@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 
 from multiaddr import Multiaddr
 
+from p2p.address import ip_of
 from p2p.errors import AuthenticationFailed, P2PError
 from p2p.peer_id import PeerId
 from p2p.peer_record import SignedRecord, open_record
@@ -27,17 +28,6 @@ class Reach(IntEnum):
     LOOPBACK = 0
     PRIVATE = 1
     PUBLIC = 2
-
-
-def ip_of(address: Multiaddr) -> IPv4Address | IPv6Address | None:
-    """The IP address that `address` begins with; None for names, relays and other transports."""
-    text = str(address)
-    parts = text.split("/")
-    if parts[1] == "ip6zone":
-        del parts[1:3]
-    if parts[1] not in ("ip4", "ip6") or "/p2p-circuit" in text:
-        return None
-    return ip_address(parts[2])
 
 
 @lru_cache(1024)  # the text of a multiaddr is made anew each time
