@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,13 @@ Events go to stdout, one a line (JSON with --json); logs go to stderr. Ctrl-C en
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, with addresses parsed. Raises `InvalidInput`."""
     parser = Parser(prog="python -m p2p.peer", description="Run one peer of the overlay.", epilog=EXAMPLES)
-    add = parser.add_argument
+    _add_overlay(parser.add_argument)
+    _add_use(parser.add_argument)
+    return _understood(parser.parse_args(argv))
+
+
+def _add_overlay(add: Callable[..., object]) -> None:
+    """Whom the peer meets, how, and as whom."""
     add(
         "--listen",
         action="append",
@@ -61,6 +67,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--ws-certificate", type=Path, metavar="FILE", help="to listen on …/tls/ws: certificate chain, PEM")
     add("--ws-key", type=Path, metavar="FILE", help="the certificate's private key, PEM")
     add("--data-dir", type=Path, metavar="DIR", help="identity and state (default: a temporary identity)")
+
+
+def _add_use(add: Callable[..., object]) -> None:
+    """What the peer does there, and what it tells of it."""
     add(
         "--subscribe",
         action="append",
@@ -85,7 +95,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=["debug", "info", "warning", "error"],
         help="of the logs on stderr",
     )
-    arguments = parser.parse_args(argv)
+
+
+def _understood(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, when they go together, with what their texts and files stand for."""
     if arguments.plugin and not arguments.task and arguments.data_dir is None:
         raise InvalidInput("--plugin: say with --task what the plugins are for")
     if (arguments.ws_certificate is None) != (arguments.ws_key is None):
