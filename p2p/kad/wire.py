@@ -13,13 +13,13 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
 from multiaddr import Multiaddr
 
 from p2p.address import decode_addresses
 from p2p.errors import InvalidKey, LocalProtocolError, RemoteProtocolError
 from p2p.kad import dht_pb2
 from p2p.peer_id import PeerId
+from p2p.protobuf import parse
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
@@ -135,11 +135,7 @@ KadMessage = FindNode | GetValue | PutValue | GetProviders | AddProvider | Ping
 
 def decode(data: bytes) -> KadMessage:
     """The message in `data`. Raises `RemoteProtocolError`."""
-    message = dht_pb2.Message()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as exc:
-        raise RemoteProtocolError("not a Kademlia message") from exc
+    message = parse(dht_pb2.Message, data, "not a Kademlia message")
     key = _checked("key", message.key, MAX_KEY)
     match message.type:
         case _Type.FIND_NODE:
@@ -204,11 +200,7 @@ def encode_signed_value(signed: SignedValue) -> bytes:
 
 def decode_signed_value(data: bytes) -> SignedValue:
     """What was signed. Raises `RemoteProtocolError`."""
-    message = dht_pb2.SignedValue()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as exc:
-        raise RemoteProtocolError("not a signed value") from exc
+    message = parse(dht_pb2.SignedValue, data, "not a signed value")
     return SignedValue(key=message.key, seq=message.seq, value=message.value)
 
 

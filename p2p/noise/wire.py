@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 
-from google.protobuf.message import DecodeError
-
-from p2p.errors import RemoteProtocolError
 from p2p.noise import payload_pb2 as pb
+from p2p.protobuf import parse
 
 PROTOCOL_ID = "/noise"
 LENGTH = Struct(">H")  # in front of every message
@@ -48,10 +46,7 @@ def encode_payload(payload: HandshakePayload) -> bytes:
 
 def decode_payload(data: bytes) -> HandshakePayload:
     """The payload in `data`; unknown fields are skipped. Raises `RemoteProtocolError`."""
-    try:
-        message = pb.NoiseHandshakePayload.FromString(data)
-    except DecodeError as exc:
-        raise RemoteProtocolError("the noise handshake payload is malformed") from exc
+    message = parse(pb.NoiseHandshakePayload, data, "the noise handshake payload is malformed")
     muxers = message.extensions.stream_muxers
     return HandshakePayload(
         identity_key=message.identity_key,

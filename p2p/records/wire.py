@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-
-from p2p.errors import RemoteProtocolError
+from p2p.protobuf import parse
 from p2p.records import records_pb2 as pb
 
 
@@ -45,11 +43,7 @@ def encode_envelope(fields: EnvelopeFields) -> bytes:
 
 def decode_envelope(data: bytes) -> EnvelopeFields:
     """The fields of a serialized envelope. Raises `RemoteProtocolError`."""
-    message = pb.Envelope()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as exc:
-        raise RemoteProtocolError("envelope does not decode") from exc
+    message = parse(pb.Envelope, data, "envelope does not decode")
     return EnvelopeFields(
         public_key=message.public_key,
         payload_type=message.payload_type,
@@ -69,11 +63,7 @@ def encode_peer_record(fields: PeerRecordFields) -> bytes:
 
 def decode_peer_record(data: bytes, max_addresses: int) -> PeerRecordFields:
     """The fields of a serialized record with its first `max_addresses`. Raises `RemoteProtocolError`."""
-    message = pb.PeerRecord()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as exc:
-        raise RemoteProtocolError("peer record does not decode") from exc
+    message = parse(pb.PeerRecord, data, "peer record does not decode")
     return PeerRecordFields(
         peer_id=message.peer_id,
         seq=message.seq,

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from p2p import varint
 from p2p.errors import RemoteProtocolError
+from p2p.protobuf import parse
 from sim.record.trace_pb2 import TraceEvent
 
 MAX_EVENT = 1 << 20  # bytes; ours have about 150
@@ -44,10 +43,7 @@ def decode_events(data: bytes) -> Iterator[tuple[str, bytes, int, dict[str, byte
         if head is None or head[0] > MAX_EVENT or head[0] > len(data) - head[1]:
             raise RemoteProtocolError("the trace ends within an event")
         start = sum(head)
-        try:
-            event = TraceEvent.FromString(data[head[1] : start])
-        except DecodeError as exc:
-            raise RemoteProtocolError("an event of the trace cannot be read") from exc
+        event = parse(TraceEvent, data[head[1] : start], "an event of the trace cannot be read")
         kind = TraceEvent.Type.Name(event.type).lower()
         fields = {field.name: value for field, value in getattr(event, kind).ListFields()}
         yield kind, event.peer_id, event.timestamp, fields
