@@ -13,14 +13,15 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+MAX_PIECES = 512  # written by one system call; Linux takes 1024, POSIX promises 16
 UNFINISHED = ".partial"  # behind the name of a file that is being written
 
 
 class OpenFile(Protocol):
     """A file that is written piece by piece."""
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Writes all of `data` at `offset`; when it fails, any part of it may be there."""
+    def write(self, offset: int, *pieces: bytes | memoryview) -> None:
+        """Writes all `pieces`, one behind the other, from `offset` on; a failure leaves any part of them."""
 
     def truncate(self, size: int) -> None:
         """Cuts the file off at `size` bytes."""
@@ -50,6 +51,12 @@ class Files(Protocol):
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`: fewer at the end. Raises `FileNotFoundError` too."""
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """Fills the beginning of `buffer` from `offset` on; how many bytes came: fewer at the end.
+
+        Raises `FileNotFoundError` too.
+        """
 
     def write(self, name: str, data: bytes) -> None:
         """Replaces the file by `data`, not synced. After a failure, the file is what it was before."""
@@ -113,6 +120,19 @@ class FolderFiles:
             os.close(descriptor)
         return data
 
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """As `Files.read_into`."""
+        descriptor, came = os.open(self._path / name, os.O_RDONLY | os.O_CLOEXEC), 0
+        try:
+            while came < len(buffer):  # seldom more than once: one call reads up to 2 GiB
+                size = os.preadv(descriptor, [buffer[came:]], offset + came)
+                if not size:
+                    break
+                came += size
+        finally:
+            os.close(descriptor)
+        return came
+
     def write(self, name: str, data: bytes) -> None:
         """As `Files.write`: written under another name, and renamed."""
         unfinished = self._path / (name + UNFINISHED)
@@ -155,8 +175,16 @@ class _Descriptor:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def write(self, offset: int, data: bytes) -> None:
-        view = memoryview(data)
+    def write(self, offset: int, *pieces: bytes | memoryview) -> None:
+        for at in range(0, len(pieces), MAX_PIECES):
+            some = pieces[at : at + MAX_PIECES]
+            size = sum(map(len, some))
+            written = os.pwritev(self._descriptor, some, offset)
+            if written < size:  # seldom: a disk that is full
+                self._write_rest(memoryview(b"".join(some))[written:], offset + written)
+            offset += size
+
+    def _write_rest(self, view: memoryview, offset: int) -> None:
         while view:
             written = os.pwrite(self._descriptor, view, offset)
             view, offset = view[written:], offset + written

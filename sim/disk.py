@@ -164,6 +164,12 @@ class SimFolder:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
         return bytes(content.data[offset : offset + length])
 
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """As `Files.read_into`."""
+        data = self.read(name, offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def write(self, name: str, data: bytes) -> None:
         """As `Files.write`."""
         self._disk._check(self._mounted)
@@ -209,8 +215,8 @@ class _OpenContent:
         self._content = content
         self._mounted = mounted
 
-    def write(self, offset: int, data: bytes) -> None:
-        size = len(self._content.data)
+    def write(self, offset: int, *pieces: bytes | memoryview) -> None:
+        data, size = b"".join(pieces), len(self._content.data)
         try:
             self._disk._check(self._mounted)
             if offset + len(data) > size:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,45 @@ def test_parts_of_a_file_are_read_and_less_behind_its_end(tmp_path: Path) -> Non
     assert files.read("name", 11, 5) == b""
     with pytest.raises(FileNotFoundError):
         files.read("other", 0, 1)
+
+
+def test_a_buffer_is_filled_and_less_behind_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, buffer = FolderFiles(tmp_path), bytearray(8)
+    files.write("name", b"0123456789")
+    assert files.read_into("name", 1, memoryview(buffer)) == 8
+    assert buffer == b"12345678"
+    assert files.read_into("name", 7, memoryview(buffer)) == 3
+    assert buffer[:3] == b"789"
+    assert (
+        files.read_into("name", 10, memoryview(buffer))
+        == files.read_into("name", 11, memoryview(buffer))
+        == 0
+    )
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, views, at: read(file, [views[0][:3]], at))
+    assert files.read_into("name", 0, memoryview(buffer)) == 8
+    assert buffer == b"01234567"
+    with pytest.raises(FileNotFoundError):
+        files.read_into("other", 0, memoryview(buffer))
+
+
+@pytest.mark.parametrize("most", [1, 5, 100_000])
+def test_pieces_are_written_one_behind_the_other(
+    tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, and however few bytes the disk takes at once."""
+
+    def writev(file: int, pieces: Sequence[bytes | memoryview], at: int) -> int:
+        return os.pwrite(file, b"".join(pieces)[:most], at)
+
+    monkeypatch.setattr(os, "pwritev", writev)
+    monkeypatch.setattr("p2p.files.MAX_PIECES", 3)
+    pieces = [bytes([number]) * number for number in range(8)]
+    file = FolderFiles(tmp_path).open("name")
+    file.write(2, *pieces[:6], memoryview(pieces[6]), pieces[7])
+    file.write(1)
+    file.close()
+    assert (tmp_path / "name").read_bytes() == bytes(2) + b"".join(pieces)
 
 
 def test_the_files_are_listed_as_they_were_written_and_folders_are_not(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from p2p.blobs.errors import BlobUnavailable, StoreFull
 from p2p.blobs.fetching import Fetch
+from p2p.blobs.lane import Lane
 from p2p.blobs.merkle import EMPTY_ROOT
 from p2p.blobs.partial import MemoryPartial, Partial
 from p2p.blobs.picking import Budget
@@ -23,7 +24,7 @@ from p2p.peer_id import PeerId
 
 FETCH_CHUNKS = 32  # chunks that all fetches together have asked for and not written: 8 MiB
 FETCH_LEAST = 2  # chunks of one of them: one is on its way while the other is asked for
-MAX_THREADS = 4  # at the store at once; a disk gains little from more, and each keeps some memory
+MAX_THREADS = 2  # with long calls on the store; a disk gains little from more, each keeps some memory
 
 T = TypeVar("T")
 
@@ -36,10 +37,11 @@ class Blobs:
     def __init__(self, host: Host, store: BlobStore) -> None:
         self.store = store
         self._host = host
-        self._server = Server(store, self._stored)
+        self._threads = trio.CapacityLimiter(MAX_THREADS)
+        self._lane = Lane()
+        self._server = Server(store, self._soon, self._stored)
         self.serve = self._server.serve
         self._budget = Budget(FETCH_CHUNKS, FETCH_LEAST)
-        self._threads = trio.CapacityLimiter(MAX_THREADS)
         self._running: dict[bytes, _Running] = {}  # fetches into the store, by root
 
     @property
@@ -89,7 +91,7 @@ class Blobs:
                 data = await self._kept(root)
         if data is None:
             memory = MemoryPartial(root, size)
-            await Fetch(self._host, memory, holders, self._budget, self._stored).run(found)
+            await Fetch(self._host, memory, holders, self._budget, self._soon).run(found)
             data = memory.data()
         return data
 
@@ -152,7 +154,7 @@ class Blobs:
         partial: Partial | None = None
         try:
             partial = await self._stored(lambda: self.store.begin(root, size))
-            running.fetch = Fetch(self._host, partial, running.holders, self._budget, self._stored)
+            running.fetch = Fetch(self._host, partial, running.holders, self._budget, self._soon)
             await running.fetch.run(found)
             return partial, await self._finish(partial)
         except BlobUnavailable as exc:
@@ -184,6 +186,10 @@ class Blobs:
     async def _stored(self, call: Callable[[], T]) -> T:
         """The result of a call on the store; files are read and written in a worker thread."""
         return await trio.to_thread.run_sync(call, limiter=self._threads) if self.store.blocking else call()
+
+    async def _soon(self, call: Callable[[], T]) -> T:
+        """As `_stored`, for a call that reads or writes a few chunks: it waits for no long one."""
+        return await self._lane.run(call) if self.store.blocking else call()
 
 
 class _Running:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from math import inf
 from typing import Any
 
 import trio
@@ -194,8 +193,10 @@ class Fetch:
             self._wake_writer()
 
     def _set_timer(self) -> None:
+        """Brings the timer forward; one that fires too early is set again, which costs less."""
         deadline = self._transfer.next_deadline
-        self._timer.deadline = inf if deadline is None else deadline
+        if deadline is not None and deadline < self._timer.deadline:
+            self._timer.deadline = deadline
 
 
 class _Line:

@@ -31,7 +31,7 @@ def all_chunks(size: int) -> int:
     return (1 << chunk_count(size)) - 1
 
 
-def split(data: bytes) -> Iterable[memoryview]:
+def split(data: bytes | memoryview) -> Iterable[memoryview]:
     """The chunks of `data`, in order, without copying."""
     view = memoryview(data)
     return (view[at : at + CHUNK_SIZE] for at in range(0, len(data), CHUNK_SIZE))
@@ -96,7 +96,7 @@ class PartialTree(MerkleTree):
             self._levels.append([b""] * -(-width // 2))
         self._levels[-1] = [root]
 
-    def add(self, index: int, pieces: Sequence[bytes], proof: Sequence[bytes]) -> bool:
+    def add(self, index: int, pieces: Sequence[bytes | memoryview], proof: Sequence[bytes]) -> bool:
         """Whether `pieces` are chunk `index` under the root; if so, `leaf` and `proof` know it from now on.
 
         Its length is not looked at: compare it with `chunk_length` before. Only as much of the proof is

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from p2p.blobs.merkle import CHUNK_SIZE, HASH_SIZE, PartialTree, all_chunks, chunk_count, chunk_length
+from p2p.blobs.merkle import CHUNK_SIZE, HASH_SIZE, PartialTree, all_chunks, chunk_count, chunk_length, split
 from p2p.blobs.wire import MAX_HOPS, Pieces
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class MemoryPartial:
             self._chunks[index] = pieces
             self.have |= 1 << index
 
-    def read(self, index: int) -> Pieces:
-        """A chunk that is here."""
-        return self._chunks[index]
+    def read(self, first: int, count: int, buffer: memoryview) -> list[Pieces]:
+        """`count` chunks that are here, from number `first` on; `buffer` is not needed."""
+        return [self._chunks[index] for index in range(first, first + count)]
 
     def data(self) -> bytes:
         """The blob, once it is whole; the first time, this takes as much memory again."""
@@ -88,21 +88,24 @@ class FilePartial:
 
     def write(self, chunks: Chunks) -> None:
         """Writes chunks that `tree` knows, then their records."""
+        at = 0
         with self._lock:
-            for index, pieces in chunks:
-                offset = index * CHUNK_SIZE
-                for piece in pieces:
-                    self._data.write(offset, piece)
-                    offset += len(piece)
+            for first, count in runs([index for index, _ in chunks]):
+                run = chunks[at : at + count]
+                self._data.write(first * CHUNK_SIZE, *(piece for _, pieces in run for piece in pieces))
+                at += count
             records = b"".join(encode_record(index, self.tree.proof(index)) for index, _ in chunks)
             self._log.write(self._end, records)
             self._end += len(records)
             for index, _ in chunks:
                 self.have |= 1 << index
 
-    def read(self, index: int) -> Pieces:
-        """A chunk that is here, not verified again; shorter when somebody cut the file."""
-        return (self._files.read(self._names[0], index * CHUNK_SIZE, chunk_length(self.size, index)),)
+    def read(self, first: int, count: int, buffer: memoryview) -> list[Pieces]:
+        """`count` chunks that are here, from number `first` on, not verified again: views of `buffer`.
+
+        Less when somebody cut the file.
+        """
+        return read_chunks(self._files, self.root, first, count, buffer)
 
     def close(self) -> None:
         """Ends the use of the files. Safe to repeat."""
@@ -133,7 +136,7 @@ class FilePartial:
         if not all_chunks(self.size) >> index & 1:
             return False
         try:
-            (data,) = self.read(index)
+            data = self._files.read(self._names[0], index * CHUNK_SIZE, chunk_length(self.size, index))
         except FileNotFoundError:
             return False
         if len(data) != chunk_length(self.size, index) or not self.tree.add(index, (data,), proof):
@@ -148,6 +151,23 @@ Partial = MemoryPartial | FilePartial
 def log_name(root: bytes, size: int) -> str:
     """The name of the log of an unfinished blob."""
     return f"{root.hex()}-{size}"
+
+
+def read_chunks(files: Files, root: bytes, first: int, count: int, buffer: memoryview) -> list[Pieces]:
+    """`count` chunks of the blob's file from number `first` on, read at once; less at its end."""
+    size = files.read_into(root.hex(), first * CHUNK_SIZE, buffer[: count * CHUNK_SIZE])
+    return [(each,) for each in split(buffer[:size])]
+
+
+def runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first and the count of those that follow one another."""
+    at = 0
+    while at < len(indexes):
+        count = 1
+        while at + count < len(indexes) and indexes[at + count] == indexes[at] + count:
+            count += 1
+        yield indexes[at], count
+        at += count
 
 
 def encode_record(index: int, proof: Sequence[bytes]) -> bytes:

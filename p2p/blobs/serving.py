@@ -10,7 +10,7 @@ import trio
 
 from p2p.blobs.fetching import NOT_OUR_FAULT, Stored
 from p2p.blobs.holder import CHUNK_TIMEOUT
-from p2p.blobs.merkle import all_chunks
+from p2p.blobs.merkle import CHUNK_SIZE, all_chunks
 from p2p.blobs.store import BlobStore
 from p2p.blobs.wire import (
     MAX_REQUEST,
@@ -30,7 +30,8 @@ from p2p.stream import Stream
 IDLE_TIMEOUT = 10.0  # seconds a served stream may wait for the next request; go's kad response timeout
 MAX_STREAMS = 256  # streams served at once; each holds a chunk at least: 64 MiB in all at most
 MAX_STREAMS_PER_PEER = 32  # streams served at once to one peer: a third of 64 members fall back on one holder
-READ_CHUNKS = 8  # chunks that are read ahead, by all streams together
+READ_CHUNKS = 12  # chunks that are read ahead, by all streams together: 3 MiB
+HEAD_BLOCK = 60 * 1024  # bytes of a chunk that are copied to leave with its head, which else leaves alone
 READ_AHEAD = 4  # chunks that one stream reads at once: a change of threads costs as much as a read
 RESOURCE_LIMIT = 0x1002  # stream error code; libp2p/specs error-codes
 
@@ -38,11 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """Serves `store`; `stored` makes calls on it."""
+    """Serves `store`; `soon` makes short calls on it, `stored` those that take long."""
 
-    def __init__(self, store: BlobStore, stored: Stored) -> None:
+    def __init__(self, store: BlobStore, soon: Stored, stored: Stored) -> None:
         self.bytes_sent = 0  # of answers, to all peers
         self._store = store
+        self._soon = soon
         self._stored = stored
         self._served = StreamLimit(MAX_STREAMS_PER_PEER, MAX_STREAMS, code=RESOURCE_LIMIT)
 
@@ -93,19 +95,23 @@ class Server:
 
     async def _send(self, stream: Stream, answer: Answer, limit: trio.CancelScope) -> None:
         limit.deadline = trio.current_time() + CHUNK_TIMEOUT
-        for piece in encode_answer(answer):
+        head, *pieces = encode_answer(answer)
+        if pieces:
+            first = memoryview(pieces[0])
+            head, pieces[0] = b"".join([head, first[:HEAD_BLOCK]]), first[HEAD_BLOCK:]
+        for piece in filter(len, (head, *pieces)):
             await stream.send_all(piece)
             self.bytes_sent += len(piece)
 
     async def _read(self, want: Want, indexes: Sequence[int]) -> list[Answer]:
         """Chunks from the store; a folder that cannot be read holds nothing."""
-
-        def read() -> list[Chunk | None]:
-            return [self._store.chunk(want.root, want.size, index) for index in indexes]
-
         chunks: list[Chunk | None] = [None] * len(indexes)
         try:
-            chunks = await self._stored(read)
+            if self._store.unchecked(want.root):
+                await self._stored(lambda: self._store.check(want.root, want.size))
+            # allocated here: every thread that allocates keeps megabytes of what it freed
+            buffer = memoryview(bytearray(len(indexes) * CHUNK_SIZE))
+            chunks = await self._soon(lambda: self._store.chunks_at(want.root, want.size, indexes, buffer))
         except OSError as exc:
             logger.warning("blob %s cannot be read: %s", want.root.hex()[:16], exc)
         return [chunk or Lacking(index=index) for index, chunk in zip(indexes, chunks, strict=True)]

@@ -33,7 +33,7 @@ MAX_REQUEST = 192  # bytes; the longest want has 172
 SMALL_PIECE = 16 * 1024  # bytes; objects have a cost of their own, and a peer may send single bytes
 MAX_HEADER = 640  # bytes of an answer without the chunk itself; the longest, a bitmap, has 517
 
-Pieces = tuple[bytes, ...]  # of one chunk, in order: as they came, so that nothing is copied
+Pieces = tuple[bytes | memoryview, ...]  # of one chunk, in order: as they came, so that nothing is copied
 
 _CHUNK, _LACKING, _HAVES, _ABSENT = range(4)
 
@@ -104,7 +104,7 @@ def decode_want(message: bytes) -> Want:
     return Want(root=root, size=size, indexes=indexes)
 
 
-def encode_answer(answer: Answer) -> list[bytes]:
+def encode_answer(answer: Answer) -> list[bytes | memoryview]:
     """The framed answer in pieces; those of a chunk are not copied."""
     match answer:
         case Chunk():

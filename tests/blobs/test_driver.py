@@ -557,7 +557,7 @@ async def test_a_disk_that_fails_holds_nothing_and_the_peer_lives_on(
         with monkeypatch.context() as patch:
             patch.setattr(our_files, "read", fails)  # our own copy cannot be read: ask for another
             assert await blobs.fetch(ROOT, SIZE, [theirs.peer_id]) == THREE
-            patch.setattr(theirs_files, "read", fails)
+            patch.setattr(theirs_files, "read_into", fails)
             stream = await ours.open_stream(theirs.peer_id, [PROTOCOL])
             await stream.send_all(want(0))
             assert await receive_answer(stream) == Lacking(index=0)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from p2p.blobs import index as index_module
 from p2p.blobs import store as store_module
 from p2p.blobs.errors import BlobUnavailable, StoreFull
 from p2p.blobs.merkle import CHUNK_SIZE, blob_root, chunk_count
@@ -54,6 +55,24 @@ def test_every_chunk_comes_with_its_proof(store: BlobStore) -> None:
         assert verify_chunk(root, chunk_count(size), index, b"".join(chunk.pieces), chunk.proof)
 
 
+@pytest.mark.parametrize("indexes", [[0, 1, 2], [2, 0, 1], [1, 2], [1, 7, 0], [0, 1, 0, 2], [3], [2, -1], []])
+def test_chunks_side_by_side_are_read_at_once_in_any_order(
+    store: BlobStore, indexes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, reads = store.put(THREE), 0
+
+    def count(files: FolderFiles, name: str, offset: int, buffer: memoryview) -> int:
+        nonlocal reads
+        reads += 1
+        return read_into(files, name, offset, buffer)
+
+    read_into = FolderFiles.read_into
+    monkeypatch.setattr(FolderFiles, "read_into", count)
+    chunks = store.chunks_at(root, len(THREE), indexes, memoryview(bytearray(len(indexes) * CHUNK_SIZE)))
+    assert chunks == [chunk_of(THREE, index) if 0 <= index < 3 else None for index in indexes]
+    assert reads <= 1 or indexes in ([2, 0, 1], [1, 7, 0], [0, 1, 0, 2])
+
+
 def test_a_chunk_that_does_not_exist_is_none(store: BlobStore) -> None:
     root, size = store.put(THREE), len(THREE)
     assert store.chunk(root, size, 3) is None
@@ -72,7 +91,7 @@ def test_what_was_not_used_for_longest_is_forgotten_first(store: BlobStore) -> N
 
 
 def test_the_number_of_blobs_is_bounded_too(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_BLOBS", 3)
+    monkeypatch.setattr(index_module, "MAX_BLOBS", 3)
     roots = [store.put(bytes([number])) for number in range(5)]
     assert [root in store for root in roots] == [False, False, True, True, True]
 
@@ -232,7 +251,7 @@ def test_what_is_retained_does_not_go(store: BlobStore) -> None:
 def test_the_number_of_blobs_is_bounded_by_what_is_needed(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_BLOBS", 2)
+    monkeypatch.setattr(index_module, "MAX_BLOBS", 2)
     roots = [store.put(bytes([number])) for number in range(2)]
     store.retain("a task", roots)
     with pytest.raises(StoreFull):
@@ -377,7 +396,9 @@ def test_nothing_in_the_files_of_an_unfinished_blob_is_believed(tmp_path: Path, 
         partial = again.begin(root, size)
         for index in range(3):
             if partial.have >> index & 1:
-                assert partial.read(index) == chunk_of(THREE, index).pieces
+                chunk = again.chunk(root, size, index)
+                assert chunk is not None
+                assert chunk.pieces == chunk_of(THREE, index).pieces
         add(partial, *(index for index in range(3) if not partial.have >> index & 1))
         again.finish(partial)
     assert again.get(root) == THREE

@@ -84,12 +84,11 @@ def test_damage_before_the_end_is_refused_at_every_byte(path):
 def test_a_write_that_fails_leaves_nothing_of_itself(path, monkeypatch):
     journal = Journal(FolderFiles(path.parent), path.name)
 
-    def half(file, data, offset):
-        real(file, bytes(data)[:5], offset)
+    def half(file, pieces, offset):
+        os.pwrite(file, b"".join(pieces)[:5], offset)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", half)
+    monkeypatch.setattr(os, "pwritev", half)
     with pytest.raises(StorageError, match="No space left"):
         journal.append([b"lost"])
     monkeypatch.undo()
@@ -101,6 +100,11 @@ def test_a_write_that_fails_leaves_nothing_of_itself(path, monkeypatch):
 
 def test_short_writes_are_continued(path, monkeypatch):
     real = os.pwrite
+
+    def some(file, pieces, offset):
+        return real(file, b"".join(pieces)[:3], offset)
+
+    monkeypatch.setattr(os, "pwritev", some)
     monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, bytes(data)[:3], offset))
     journal = Journal(FolderFiles(path.parent), path.name)
     journal.append([b"in many pieces"])

@@ -45,6 +45,10 @@ class DeadlyFiles:
         """As `Files.read`."""
         return self._files.read(name, offset, length)
 
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """As `Files.read_into`."""
+        return self._files.read_into(name, offset, buffer)
+
     def write(self, name: str, data: bytes) -> None:
         """As `Files.write`."""
         self._tick(f"write {name}")
@@ -72,9 +76,9 @@ class _DeadlyFile:
         self._name = name
         self._tick = tick
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, *pieces: bytes | memoryview) -> None:
         self._tick(f"write into {self._name}")
-        self._file.write(offset, data)
+        self._file.write(offset, *pieces)
 
     def truncate(self, size: int) -> None:
         self._tick(f"truncate {self._name}")

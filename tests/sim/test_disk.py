@@ -56,6 +56,7 @@ class FolderPlace:
         self._rng = rng
         self._pwrite = os.pwrite
         patch.setattr(os, "pwrite", self._write)
+        patch.setattr(os, "pwritev", self._write_pieces)
         for name in ("fsync", "ftruncate", "pread", "open"):
             patch.setattr(os, name, self._failing(getattr(os, name)))
         patch.setattr(Path, "write_bytes", self._failing(Path.write_bytes, grows=True))
@@ -78,6 +79,9 @@ class FolderPlace:
             raise OSError(errno.EIO, "Input/output error")
         if grows and self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
+
+    def _write_pieces(self, file: int, pieces: Sequence[bytes], offset: int) -> int:
+        return self._write(file, memoryview(b"".join(pieces)), offset)
 
     def _write(self, file: int, data: memoryview, offset: int) -> int:
         try:
