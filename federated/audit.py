@@ -202,7 +202,7 @@ class JsonLinesTrail:
             files.make()
         names = _names(files)
         if names:
-            self._resume(names[-1])
+            self._resume(names)
 
     def append(self, records: Sequence[Record]) -> None:
         """Writes up to `MAX_RECORDS` and returns once they are on the disk: all or, with an error, none."""
@@ -224,12 +224,16 @@ class JsonLinesTrail:
             self._file.close()
             self._file = None
 
-    def _resume(self, name: str) -> None:
-        """Goes on where the file `name` ends."""
+    def _resume(self, names: Sequence[str]) -> None:
+        """Goes on where the newest of these files ends, or the one before if nothing was written to it yet."""
+        name = names[-1]
         self._number = int(name.partition("-")[2].partition(".")[0])
         try:
-            for entry in _read_entries(self._files, name):
-                self._seq, self._head = entry.seq, entry.hash
+            for written in reversed(names):
+                for entry in _read_entries(self._files, written):
+                    self._seq, self._head = entry.seq, entry.hash
+                if self._seq:
+                    break
         except ValueError as exc:
             self.damage = str(exc)
             self._turn()

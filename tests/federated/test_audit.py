@@ -169,6 +169,15 @@ def test_a_body_that_is_too_long_is_kept_as_its_hash(tmp_path: Path) -> None:
     assert check_trail(files).entries == 2
 
 
+def test_a_file_that_was_begun_and_not_written_to_is_gone_on_with(tmp_path: Path) -> None:
+    files = FolderFiles(tmp_path)
+    written(files, [record(1), record(2)])
+    (tmp_path / "audit-00000002.jsonl").touch()
+    written(files, [record(3)])
+    found = check_trail(files)
+    assert (found.entries, found.last, found.fault) == (3, 3, None)
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file"):
