@@ -356,8 +356,8 @@ class Transfer:
 
     def _stall_time(self, holder: Holder) -> float:
         """When an idle holder has been of no use for too long: at once, while others wait for its place."""
-        if self._unasked & holder.has:
-            return inf  # we ask for nothing, since too much is not saved yet
+        if self._missing & holder.has:
+            return inf  # too much is not saved yet, or enough others were asked for it
         waited_since = holder.needed_at if self._waiting else max(holder.needed_at, self._progress_at)
         return waited_since + STALL_TIMEOUT
 

@@ -213,7 +213,10 @@ class Network:
 
     def tell(self, fetcher: Fetcher, event: Event) -> None:
         if isinstance(event, Answered) and event.holder in fetcher.left:
-            assert fetcher.transfer.handle(event, self.now) == []  # who was left counts for nothing
+            actions = fetcher.transfer.handle(event, self.now)
+            # who was left counts for nothing; what others were asked for may be late by now
+            assert all(isinstance(action, Ask) for action in actions)
+            self.perform(fetcher, actions)
             return
         self.perform(fetcher, fetcher.transfer.handle(event, self.now))
 
