@@ -225,7 +225,7 @@ class JsonLinesTrail:
             self._file = None
 
     def _resume(self, names: Sequence[str]) -> None:
-        """Goes on where the newest of these files ends, or the one before if nothing was written to it yet."""
+        """Goes on where the newest of these files ends, or the one before if that is still empty."""
         name = names[-1]
         self._number = int(name.partition("-")[2].partition(".")[0])
         try:

@@ -22,13 +22,23 @@ import numpy as np
 from federated.errors import CodecError
 from federated.parameters import Array, Parameters, Schema, TensorSpec, schema_difference, schema_of
 
-__all__ = ["Parameters", "Schema", "TensorSpec", "decode", "encode", "encoded_size", "schema_of"]
+__all__ = [
+    "Parameters",
+    "Schema",
+    "TensorSpec",
+    "decode",
+    "decode_any",
+    "encode",
+    "encoded_size",
+    "schema_of",
+]
 
 LENGTH_SIZE = 8  # bytes; safetensors, "Format"
 ALIGNMENT = 8  # bytes; the data starts at a multiple of this
 MAX_HEADER = 1 << 20  # bytes; 4096 tensors with long names take about 600 KiB (the format allows 100 MB)
 MAX_TENSORS = 4096  # tensors; a large transformer has about 1000
 MAX_RANK = 8  # dimensions of one tensor
+MAX_EXTENT = (1 << 63) - 1  # bytes; numpy holds an empty array to this by its sides other than 0
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,256}")
 
 # numpy name → safetensors name, in the order in which the reference writer sorts dtypes
@@ -51,8 +61,11 @@ def encode(parameters: Mapping[str, Array]) -> bytes:
     for spec in schema:
         if not NAME.fullmatch(spec.name) or len(spec.shape) > MAX_RANK or len(schema) > MAX_TENSORS:
             raise CodecError("schema", f"tensor {spec} is over the limits of the format")
+    header = _header(schema)
+    if len(header) > LENGTH_SIZE + MAX_HEADER:
+        raise CodecError("schema", f"a header of {len(header)} bytes is over the limit of {MAX_HEADER}")
     arrays = (np.ascontiguousarray(parameters[spec.name], _little_endian(spec)) for spec in schema)
-    return _header(schema) + b"".join(array.tobytes() for array in arrays)
+    return b"".join([header, *(array.reshape(-1).view(np.uint8).data for array in arrays)])
 
 
 def encoded_size(schema: Schema) -> int:
@@ -69,15 +82,33 @@ def decode(data: bytes, schema: Schema, limit: int) -> Parameters:
     shapes), `layout` (tensors that overlap, share bytes or leave a gap, or any other encoding than
     the canonical one). Values are not looked at; see `federated.parameters.non_finite`.
     """
+    header, entries, found = _open(data, limit)
+    problem = schema_difference(found, schema)
+    if problem is not None:
+        raise CodecError("schema", problem)
+    return _read(data, header, entries, _layout(schema))
+
+
+def decode_any(data: bytes, limit: int) -> Parameters:
+    """The tensors in `data`, whatever their names, dtypes and shapes; else as `decode`."""
+    header, entries, found = _open(data, limit)
+    too_large = next((spec for spec in found if _extent(spec) > MAX_EXTENT), None)
+    if too_large is not None:
+        raise CodecError("schema", f"tensor {too_large} is over the limits of the format")
+    return _read(data, header, entries, _layout(found))
+
+
+def _open(data: bytes, limit: int) -> tuple[bytes, dict[str, Any], Schema]:
+    """(the header with its length, its entries by name, what they describe)."""
     if len(data) > limit:
         raise CodecError("size", f"{len(data)} bytes are over the limit of {limit}")
     header = _frame(data)
     entries = _entries(header)
-    found = tuple(sorted(_spec(name, entry) for name, entry in entries.items()))
-    problem = schema_difference(found, schema)
-    if problem is not None:
-        raise CodecError("schema", problem)
-    ordered = _layout(schema)
+    return header, entries, tuple(sorted(_spec(name, entry) for name, entry in entries.items()))
+
+
+def _read(data: bytes, header: bytes, entries: Mapping[str, Any], ordered: Schema) -> Parameters:
+    """The tensors behind a header that must be the canonical one of `ordered`."""
     _check_offsets(entries)
     if header != _header(ordered):
         raise CodecError("layout", "the header is not in its canonical form")
@@ -107,6 +138,11 @@ def _little_endian(spec: TensorSpec) -> np.dtype[Any]:
 
 def _size(spec: TensorSpec) -> int:
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def _extent(spec: TensorSpec) -> int:
+    """Bytes of the tensor without its sides of length 0."""
+    return math.prod(max(side, 1) for side in spec.shape) * np.dtype(spec.dtype).itemsize
 
 
 def _header(ordered: Schema) -> bytes:
@@ -164,7 +200,8 @@ def _spec(name: str, entry: Any) -> TensorSpec:
             raise CodecError("header", f"entry {name[:64]!r} does not describe a tensor")
     if dtype is None:
         raise CodecError("schema", f"tensor {name[:64]!r} has a dtype that does not travel")
-    if not NAME.fullmatch(name) or len(shape) > MAX_RANK or not all(type(side) is int for side in shape):
+    sides_fit = all(type(side) is int and side >= 0 for side in shape)
+    if not NAME.fullmatch(name) or len(shape) > MAX_RANK or not sides_fit:
         raise CodecError("header", f"tensor {name[:64]!r} is over the limits of the format")
     return TensorSpec(name, dtype, tuple(shape))
 

@@ -78,6 +78,13 @@ class ThreadCompute:
             self.pace.observe(steps, time.monotonic() - begin)
 
 
+def machine_size() -> tuple[int, int]:
+    """Memory in bytes, and the processor cores that this process may use."""
+    import psutil  # a megabyte, for those who measure themselves
+
+    return int(psutil.virtual_memory().total), len(os.sched_getaffinity(0))
+
+
 class InlineCompute:
     """Runs jobs at once on the event loop: for tests and simulations, where threads would break time."""
 

@@ -18,6 +18,7 @@ from federated.export import export_folder
 from federated.invitation import parse_invitation
 from federated.manifest import TaskId
 from federated.reports import Report
+from federated.resources import Resources
 from federated.tasks import Tasks, parse_task_id, task_folder
 from p2p.address import with_peer
 from p2p.errors import InvalidInput
@@ -36,6 +37,7 @@ class Desk:
         self._directory = directory
         self._tasks = tasks
         self._data_dir = data_dir
+        self._resources = Resources()
 
     async def handle(self, command: str, arguments: dict[str, Any]) -> Any:
         """The answer to one command, ready for JSON. Raises `FederatedError` and `P2PError` as an answer."""
@@ -46,7 +48,8 @@ class Desk:
                 summaries = [await self._tasks.summary(task) for task in self._tasks.tasks()]
                 return {**self._peer(), "tasks": summaries}
             case "metrics", _:
-                return self._tasks.metrics()
+                counted = self._tasks.metrics()
+                return counted + await trio.to_thread.run_sync(self._resources.text, self._data_dir)
             case "list", _:
                 return await self._list()
             case "join", {"file": str(text)}:

@@ -24,25 +24,39 @@ from pathlib import Path
 
 import trio
 
-from federated.compute import Compute, ThreadCompute
+from federated.capability import Meter, benchmark
+from federated.compute import Compute, ThreadCompute, machine_size
 from federated.errors import CodecError, StorageError
 from federated.feed import Feed
 from federated.history import serve_history
 from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
+from federated.privacy import Budget
+from federated.recomputing import Recomputing
 from federated.registry import Registry
-from federated.reports import Report, reports_of, round_report, task_report
+from federated.reports import (
+    Report,
+    privacy_report,
+    profile_report,
+    quality_report,
+    reports_of,
+    round_report,
+    task_report,
+    training_report,
+)
 from federated.rounds.actions import (
     Action,
     Adopt,
     Aggregate,
     Checkpoint,
     DigestMismatch,
+    DutyChanged,
     Fetch,
     FetchHistory,
     MembershipChanged,
     Misbehaved,
     Publish,
+    Recompute,
     RoundFinished,
     StopTraining,
     TaskFinished,
@@ -52,12 +66,15 @@ from federated.rounds.actions import (
     WriteJournal,
 )
 from federated.rounds.admission import Admissions
+from federated.rounds.audits import outcome
 from federated.rounds.committee import Membership
 from federated.rounds.events import (
     Event,
     FetchFailed,
     LeaveWanted,
+    Measured,
     Started,
+    Verdict,
 )
 from federated.rounds.gate import Gate
 from federated.rounds.machine import RoundMachine
@@ -112,17 +129,26 @@ class Task:
         self._report = report
         self._wall_clock = wall_clock
         self._nursery = nursery
-        self._compute = compute()
+        self._compute, self._trainer = compute(), compute()
+        self._blobs = blobs
         self._disk = Disk(compute=self._compute, tell=self._tell_of_disk)
+        budget = None if manifest.privacy is None else Budget(manifest.privacy, state.ledger)
         self._shelf = Shelf(store=blobs.store, disk=self._disk, owner=manifest.task_id.hex())
         self._work = RoundWork(
             bench=bench,
             blobs=blobs,
-            trainer=compute(),
+            trainer=self._trainer,
             compute=self._compute,
             shelf=self._shelf,
+            disk=self._disk,
+            snapshots=state.snapshots,
             complain=self._complain,
+            budget=budget,
+            entropy=rng.randbytes,
+            assessor=compute() if manifest.policy.quality_every else None,
         )
+        self._budget = budget
+        self._recomputing = Recomputing(bench=bench, blobs=blobs, compute=self._compute, shelf=self._shelf)
         self._rng = rng
         self._gate = Gate(
             task=manifest.task_id,
@@ -158,11 +184,16 @@ class Task:
         self._pubsub.add_validator(topic, self._gate.judge)
         with self._pubsub.subscribe(topic) as subscription:
             machine, started = await self._start()
-            self._report(task_report(manifest, "joined"))
+            self._report(
+                task_report(manifest, "joined")
+                | profile_report(self._bench.profile)
+                | privacy_report(self._budget)
+            )
             self._nursery.start_soon(self._feed.follow_topic, subscription)
             self._nursery.start_soon(self._feed.follow_host)
             with serve_history(self._host, manifest.task_id, self._read_history):
                 await self._perform(machine.handle(started, trio.current_time()))
+                await self._measure()
                 while True:
                     await self._perform(await self._next_actions(machine))
 
@@ -174,6 +205,7 @@ class Task:
         if restored.model is not None:
             current = await self._work.add_model(restored.model)
         await self._work.turn(current)
+        await self._open_meter()
         return machine, Started(
             initial=initial,
             certificate=restored.certificate,
@@ -230,6 +262,8 @@ class Task:
                     self._publish(body)
                 case Train() | Fetch() | Validate() | Aggregate() | Adopt():
                     self._begin(action)
+                case Recompute():
+                    self._nursery.start_soon(self._recompute, action)
                 case FetchHistory():
                     self._nursery.start_soon(self._feed.fetch_history, action)
                 case StopTraining():
@@ -256,13 +290,39 @@ class Task:
             case Adopt():
                 self._adopting.cancel()
                 self._adopting = scope
-        self._scopes.append(scope)
+        if not isinstance(action, Train):  # which goes on until it is stopped
+            self._scopes.append(scope)
         self._nursery.start_soon(self._do, action, scope)
 
     async def _do(self, action: Work, scope: trio.CancelScope) -> None:
         with scope:
             await trio.lowlevel.checkpoint_if_cancelled()  # its round may be over before it begins
             await self._send_event.send(await self._result(action))
+        await self._measure()
+
+    async def _open_meter(self) -> None:
+        """Measures what this peer can do from now on, where time is the machine's."""
+        if self._trainer.pace is None:
+            return
+        memory, cores = await self._compute.run(lambda _: machine_size())
+        self._work.meter = Meter(time.monotonic, self._trainer.pace, memory=memory, cores=cores)
+        self._work.meter.averaged(await self._compute.run(lambda _: benchmark(time.monotonic)))
+
+    async def _benchmark(self) -> None:
+        """Finds out whether this peer, which does not aggregate, is still too slow for it."""
+        meter = self._work.meter
+        if meter is not None:
+            meter.averaged(await self._compute.run(lambda _: benchmark(time.monotonic)))
+            await self._measure()
+
+    async def _measure(self) -> None:
+        """Tells the machine of what this peer can do, where that has changed."""
+        meter = self._work.meter
+        if meter is not None:
+            meter.sent(self._blobs.bytes_sent)
+            found = meter.news()
+            if found is not None:
+                await self._send_event.send(Measured(capability=found))
 
     async def _result(self, action: Work) -> Event:
         if not isinstance(action, Fetch):
@@ -270,6 +330,13 @@ class Task:
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             return await self._work.perform(action)
         return FetchFailed(round=action.round, root=action.root)
+
+    async def _recompute(self, action: Recompute) -> None:
+        """Computes the block of an earlier round again; this round may be over before that is done."""
+        found = outcome(action, Verdict.UNAVAILABLE)
+        with trio.move_on_after(self._manifest.policy.phase_deadline_s):
+            found = await self._recomputing.perform(action)
+        await self._send_event.send(found)
 
     async def _read_history(self, task: bytes, first: int, count: int) -> Sequence[bytes]:
         """What others fetch."""
@@ -284,7 +351,20 @@ class Task:
         measured = {}
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             measured = dict(await self._work.evaluate())
-        self._report(round_report(self._manifest, action, measured, self._host.bytes_sent))
+        self._report(
+            round_report(self._manifest, action, measured, self._host.bytes_sent)
+            | training_report(self._work.training)
+            | privacy_report(self._budget)
+        )
+        every = self._manifest.policy.quality_every
+        if every and action.round % every == 0:
+            self._nursery.start_soon(self._assess, action.round)
+
+    async def _assess(self, number: int) -> None:
+        """Reports what the updates of a round were worth, while the next rounds go on."""
+        found = await self._work.assess()
+        if found is not None:
+            self._report(quality_report(self._manifest, number, found))
 
     def _tell(self, action: Action) -> None:
         """Passes on what needs no deed."""
@@ -297,6 +377,8 @@ class Task:
                 self._left.set()
             case MembershipChanged(membership=membership):
                 self._gate.turn(membership)
+            case DutyChanged(relieved=True):
+                self._nursery.start_soon(self._benchmark)
             case DigestMismatch(round=number, peer=peer, ours=ours, theirs=theirs):
                 logger.error(
                     "round %d: %s has the model %s, we have %s", number, peer, theirs.hex(), ours.hex()

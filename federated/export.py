@@ -39,6 +39,7 @@ _FAULTS = {
     "past": "does not build on the one before it",
     "signature": "is not signed by a quorum of its voters",
     "changes": "changes the membership in a way that cannot be",
+    "void": "restores a model, or ejects for a fraud, where it may not",
     "over": "is one too many for the task",
 }
 UNFINISHED = ".partial"  # behind the name of a folder that is being written
@@ -68,9 +69,7 @@ def export_folder(folder: Path, out: Path) -> Certificate:
     if task is None:
         raise InvalidInput(f"{path} is not signed")
     files, manifest = FolderFiles(folder), task.manifest
-    saved = CheckpointStore(
-        files, manifest.max_update_bytes
-    ).load()  # first: its certificate is there by then
+    saved = CheckpointStore(files, manifest.max_model_bytes).load()  # first: its certificate is there by then
     if saved is None:
         raise InvalidInput(f"no round of {manifest.name} is certified yet; see atcp task status")
     chain = list(_kept_chain(files, manifest.task_id, saved))

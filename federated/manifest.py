@@ -12,7 +12,6 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal, NewType
 
 from pydantic import (
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from federated.accountant import epsilon, rdp
 from federated.errors import ManifestError
 from p2p.errors import InvalidKey
 from p2p.keys import KeyType
@@ -42,6 +42,7 @@ MAX_ROUNDS = 10_000  # rounds; bounds the journal and the report of one task
 MAX_SEED = (1 << 53) - 1  # the largest integer that every JSON reader keeps exact, RFC 8259 section 6
 MAX_DEADLINE = 86_400.0  # seconds; a phase that lasts longer than a day is a mistake
 MAX_UPDATE = 1 << 30  # bytes of one update, held in memory once per member
+MAX_STALENESS = 8  # rounds by which an update may be late
 MAX_PATH = 3  # steps; `trainer.settings.lr` is the longest name of a field
 
 _PluginName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -68,6 +69,8 @@ class RoundPolicy(_Model):
     quorum: _Share = 1.0  # share of the live members that ends a phase before its deadline
     grace_s: Annotated[float, Field(ge=0, le=MAX_DEADLINE)] = 0.0  # a lost member is still waited for
     min_updates: _Share = 0.5  # share of all members; with fewer updates the round is skipped
+    max_staleness: Annotated[int, Field(ge=0, le=MAX_STALENESS)] = 0  # rounds by which updates may be late
+    quality_every: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] = 0  # rounds between two reports of quality
 
 
 class Closed(_Model):
@@ -105,6 +108,32 @@ class ByWork(_Model):
 Admission = Annotated[Closed | ByInvitation | ByWork, Field(discriminator="kind")]
 
 
+class DifferentialPrivacy(_Model):
+    """Updates are clipped and noised before they leave their member; see `federated.privacy`."""
+
+    kind: Literal["dp"] = "dp"
+    clip: Annotated[float, Field(gt=0, le=1e6)]  # L2 norm of a delta
+    noise: Annotated[float, Field(gt=0, le=1e6)]  # standard deviation at each value, in clips
+    delta: Annotated[float, Field(gt=0, lt=1)]  # probability with which epsilon need not hold
+    epsilon: Annotated[float, Field(gt=0)]  # what all updates of a member in the task may come to
+
+    @model_validator(mode="after")
+    def _worth_one_update(self) -> DifferentialPrivacy:
+        if self.cost(1) > self.epsilon:
+            raise ValueError(
+                f"one update costs an epsilon of {self.cost(1):.3g}, more than the {self.epsilon:g} in all: "
+                "raise noise or epsilon"
+            )
+        return self
+
+    def cost(self, updates: int) -> float:
+        """The ε that so many updates of one member come to.
+
+        Two data sets of a member, however they differ, lead to deltas at most 2 · clip apart.
+        """
+        return epsilon(rdp(self.noise / 2, times=updates), self.delta)
+
+
 class TaskManifest(_Model):
     """One training task: who takes part, which plugins do the work, how a round goes."""
 
@@ -116,6 +145,8 @@ class TaskManifest(_Model):
     trainer: PluginRef
     aggregator: PluginRef
     validator: PluginRef
+    compressor: PluginRef | None = None  # without one, updates travel as they are
+    privacy: DifferentialPrivacy | None = None  # without it, updates tell of the data what they tell
     policy: RoundPolicy = RoundPolicy()
     max_update_bytes: Annotated[int, Field(ge=1, le=MAX_UPDATE)] = 1 << 26
     committee: Annotated[int, Field(ge=MIN_COMMITTEE, le=MAX_COMMITTEE)] = MAX_COMMITTEE
@@ -168,6 +199,11 @@ class TaskManifest(_Model):
         """How many members vote in a round: all of them, or a committee that is drawn for each round."""
         return min(self.committee, len(self.members))
 
+    @property
+    def max_model_bytes(self) -> int:
+        """Of a model with what the aggregator keeps in it: compressed updates may be far smaller than it."""
+        return self.max_update_bytes if self.compressor is None else MAX_UPDATE
+
     @cached_property
     def task_id(self) -> TaskId:
         """SHA-256 of the canonical bytes."""
@@ -177,12 +213,17 @@ class TaskManifest(_Model):
         """The canonical JSON, UTF-8; `parse_manifest` reads it back.
 
         The committee is left out when it is everybody, however many may join: a task is the same
-        whatever limit it is under. A task that nobody joins says nothing of joining.
+        whatever limit it is under. A task that nobody joins says nothing of joining, and one in which late
+        updates do not count, or are not compressed or private, nothing of that.
         """
         excluded = set() if self.is_open else {"admission", "max_members"}
         if self.committee >= self.most_members:
             excluded.add("committee")
+        excluded |= {name for name in ("compressor", "privacy") if getattr(self, name) is None}
         value = self.model_dump(mode="json", exclude=excluded)
+        for name in ("max_staleness", "quality_every"):
+            if not value["policy"][name]:
+                del value["policy"][name]
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
 
@@ -222,19 +263,6 @@ def parse_manifest(data: bytes) -> TaskManifest:
         raise ManifestError("not JSON: nested too deeply") from exc
     except ValueError as exc:  # JSONDecodeError, UnicodeDecodeError, and what the two hooks raise
         raise ManifestError(f"not JSON: {exc}") from exc
-
-
-def load_manifest(path: Path) -> TaskManifest:
-    """The manifest in a file. Raises `ManifestError` with one line that names file and field."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_MANIFEST + 1)
-    except OSError as exc:
-        raise ManifestError(f"cannot read task file {path}: {exc.strerror or exc}") from exc
-    try:
-        return parse_manifest(data)
-    except ManifestError as exc:
-        raise ManifestError(f"task file {path}: {exc}") from exc
 
 
 def first_problem(exc: ValidationError) -> str:

@@ -29,15 +29,16 @@ class MetricsUnavailable(FederatedError):
 
 
 class Metrics:
-    """The counters of one peer, as prometheus_client keeps them. Raises `MetricsUnavailable`."""
+    """The counters of the peer `peer`, as prometheus_client keeps them. Raises `MetricsUnavailable`."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "") -> None:
         try:
             from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # 12 ms, 1.5 MB
         except ImportError as exc:
             raise MetricsUnavailable("metrics need the extra: pip install 'atcp[metrics]'") from exc
         self._registry = CollectorRegistry()
         self._bytes_sent = 0
+        self._peer = peer
 
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"atcp_{name}", what, ["task", *labels], registry=self._registry)
@@ -67,10 +68,21 @@ class Metrics:
         self.catch_ups = counter("catch_ups", "models that were fetched instead of computed")
         self.disk_waits = counter("disk_waits", "times that the task stood still for the disk")
         self.disk_waiting = gauge("disk_waiting", "1 while the task stands still for the disk")
+        self.relieved = counter("relieved_rounds", "rounds in which this peer was too slow to aggregate")
+        self.capability = {
+            "steps_per_second": gauge("steps_per_second", "of training, as this peer announced it"),
+            "bytes_down": gauge("down_bytes_per_second", "of blobs to this peer, as it announced it"),
+            "bytes_up": gauge("up_bytes_per_second", "of blobs from this peer, as it announced it"),
+            "aggregate_bytes_per_second": gauge(
+                "aggregate_bytes_per_second", "of updates averaged, as this peer announced it"
+            ),
+        }
         self.round = gauge("round", "the last round that is over")
         self.participants = gauge("participants", "members whose updates are in the last model")
         self.accuracy = gauge("accuracy", "of the last model on held-out data")
         self.loss = gauge("loss", "of the last model on held-out data")
+        self.contributions = counter("contributions", "updates assessed by held-out data", "worth")
+        self.epsilon = gauge("epsilon", "of differential privacy that this peer's updates gave away")
         self.sent_bytes = Counter("atcp_sent_bytes", "by this peer since its start", registry=self._registry)
 
     def text(self) -> str:
@@ -82,6 +94,8 @@ class Metrics:
     def count(self, report: Report) -> None:
         """Takes in one report of a task."""
         task = report["task"]
+        if "privacy" in report:
+            self.epsilon.labels(task).set(report["privacy"]["epsilon"])
         match report:
             case {"event": "round"}:
                 self._count_round(task, report)
@@ -106,6 +120,14 @@ class Metrics:
                 self.offences.labels(task, rule).inc()
             case {"event": "mismatch"}:
                 self.mismatches.labels(task).inc()
+            case {"event": "capability", "peer": self._peer}:
+                for name, value in self.capability.items():
+                    value.labels(task).set(report[name])
+            case {"event": "quality", "peers": peers}:
+                for item in peers:
+                    self.contributions.labels(task, worth_of(item)).inc()
+            case {"event": "duty", "relieved": True}:
+                self.relieved.labels(task).inc()
             case {"event": "task", "state": state}:
                 self.disk_waiting.labels(task).set(state == "waiting")
                 self.disk_waits.labels(task).inc(state == "waiting")
@@ -127,6 +149,13 @@ class Metrics:
         self._bytes_sent = max(self._bytes_sent, report["bytes_sent"])
 
 
+def worth_of(contribution: Report) -> str:
+    """Whether the round's model is better here for an update; where that is unknown, whether it is alone."""
+    left_out, gain = contribution["leave_one_out"], contribution["gain"]
+    worth = gain if left_out is None else left_out
+    return "unknown" if worth is None else "harmful" if worth < 0 else "helpful"
+
+
 class Monitor:
     """What follows all tasks of the peer `peer`; nothing is counted where there is nothing to count with."""
 
@@ -136,12 +165,12 @@ class Monitor:
 
     def metrics(self) -> str:
         """What was counted, in the text format of Prometheus. Raises `MetricsUnavailable`."""
-        return (self._metrics or Metrics()).text()
+        return (self._metrics or Metrics(self._peer)).text()
 
     def watch(self, trail: AuditTrail, report: Callable[[Report], None]) -> Callable[[Report], None]:
         """What a task is given to report to: `trail` is its audit trail, `report` is told everything."""
         with suppress(MetricsUnavailable):
-            self._metrics = self._metrics or Metrics()
+            self._metrics = self._metrics or Metrics(self._peer)
 
         def tell(event: Report) -> None:
             if self._metrics is not None:
@@ -182,6 +211,10 @@ def audit_of(peer: str, report: Report) -> Iterator[AuditEntry]:
             yield member, name, where, rule, report
         case {"event": "mismatch", "peer": member}:
             yield member, "model", where, "differs", report
+        case {"event": "capability", "peer": member}:
+            yield member, name, where, "announced", report
+        case {"event": "duty", "relieved": relieved}:
+            yield peer, name, where, "relieved" if relieved else "taken up", report
         case {"event": "catch_up", "fetched": what}:
             yield peer, name, where, what, report
         case _:

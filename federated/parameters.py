@@ -19,6 +19,7 @@ from federated.errors import AggregationError
 Array = NDArray[Any]
 Parameters = dict[str, Array]
 
+AGGREGATOR = "atcp.aggregator/"  # how the names of arrays begin that the aggregator keeps in the model
 EXACT_INTEGER = 1 << 53  # float64 holds every integer up to here, IEEE 754
 
 
@@ -56,6 +57,12 @@ def schema_difference(found: Schema, expected: Schema) -> str | None:
             return f"tensor {other} should be {spec}"
     unknown = next((spec for spec in found if spec.name not in there), None)
     return None if unknown is None else f"tensor {unknown} is not part of the model"
+
+
+def split(model: Mapping[str, Array]) -> tuple[Parameters, Parameters]:
+    """(what the trainer knows of a model, what the aggregator keeps in it), by their names."""
+    trained = {name: array for name, array in model.items() if not name.startswith(AGGREGATOR)}
+    return trained, {name: array for name, array in model.items() if name not in trained}
 
 
 def non_finite(parameters: Mapping[str, Array]) -> str | None:
@@ -108,11 +115,15 @@ def add_step(base: Mapping[str, Array], step: Mapping[str, NDArray[np.float64]])
     with np.errstate(over="ignore", invalid="ignore"):
         for name, array in sorted(base.items()):
             total = array.astype(np.float64) + step[name]
-            result[name] = _cast(name, total, array.dtype)
+            result[name] = cast(name, total, array.dtype)
     return result
 
 
-def _cast(name: str, values: NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+def cast(name: str, values: NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
+    """float64 values of the array `name` in its dtype, integers rounded to even.
+
+    Raises `AggregationError` when they do not fit.
+    """
     if dtype.kind == "f":
         array = values.astype(dtype)
         fits = bool(np.isfinite(array).all())

@@ -14,7 +14,7 @@ from typing import Any
 
 from federated.errors import PluginError
 from federated.manifest import PluginRef, TaskManifest
-from federated.plugin import Aggregator, Preprocessor, Trainer, Validator
+from federated.plugin import Aggregator, Compressor, Preprocessor, Trainer, Validator
 
 GROUP = "federated.plugins"
 KINDS: dict[str, type] = {
@@ -22,17 +22,19 @@ KINDS: dict[str, type] = {
     "trainer": Trainer,
     "aggregator": Aggregator,
     "validator": Validator,
+    "compressor": Compressor,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPlugins:
-    """The four plugins of one task, made with their settings."""
+    """The plugins of one task, made with their settings; without a compressor, updates travel as they are."""
 
     preprocessor: Preprocessor
     trainer: Trainer
     aggregator: Aggregator
     validator: Validator
+    compressor: Compressor | None = None
 
 
 class Registry:
@@ -59,11 +61,13 @@ class Registry:
 
     def load(self, manifest: TaskManifest) -> TaskPlugins:
         """The plugins of a task. Raises `PluginError` for the first that cannot be had."""
+        compressor = manifest.compressor
         return TaskPlugins(
             preprocessor=self.create("preprocessor", manifest.preprocessor),
             trainer=self.create("trainer", manifest.trainer),
             aggregator=self.create("aggregator", manifest.aggregator),
             validator=self.create("validator", manifest.validator),
+            compressor=None if compressor is None else self.create("compressor", compressor),
         )
 
     def create(self, kind: str, ref: PluginRef) -> Any:
@@ -75,7 +79,7 @@ class Registry:
             raise PluginError(f"plugin {name!r} is not enabled here: add --plugin {name}")
         factory = self._import(name)
         found = getattr(factory, "kind", None)
-        if found != kind:
+        if not _is_of_kind(found, kind):
             raise PluginError(f"plugin {name!r} is of kind {found}, not {kind}")
         plugin = _make(name, factory, ref.settings)
         if not isinstance(plugin, KINDS[kind]):
@@ -93,6 +97,17 @@ class Registry:
         except Exception as exc:  # a stranger's module may raise anything while it is imported
             raise PluginError(f"plugin {name!r} cannot be imported: {_line(exc)}") from exc
 
+    def kinds(self) -> dict[str, list[str]]:
+        """The names that a task may use here, by kind; "broken" has a line for each that does not import."""
+        found: dict[str, list[str]] = {}
+        for name in self.names():
+            try:
+                kind = str(getattr(self._import(name), "kind", None))
+            except PluginError as exc:
+                kind, name = "broken", str(exc)
+            found.setdefault(kind, []).append(name)
+        return found
+
     def _of_kind(self, kind: str) -> list[str]:
         """The names of this kind that can be imported; only an error message wants to know."""
         found = []
@@ -101,9 +116,14 @@ class Registry:
                 factory = self._import(name)
             except PluginError:
                 continue
-            if getattr(factory, "kind", None) == kind:
+            if _is_of_kind(getattr(factory, "kind", None), kind):
                 found.append(name)
         return found
+
+
+def _is_of_kind(found: object, kind: str) -> bool:
+    """Whether a plugin that says it is `found` can be a `kind`; a task is both of what it needs."""
+    return found == kind or (found == "task" and kind in ("preprocessor", "trainer"))
 
 
 def _make(name: str, factory: Any, settings: dict[str, Any]) -> Any:

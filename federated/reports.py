@@ -7,14 +7,17 @@ out is reported, so whatever stands in the journal first is on the disk by then.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federated.manifest import TaskManifest
 from federated.rounds.actions import (
     Action,
     Adopt,
+    Audited,
+    CapabilityAnnounced,
     Checkpoint,
     DigestMismatch,
+    DutyChanged,
     FetchHistory,
     MembershipChanged,
     Misbehaved,
@@ -26,6 +29,7 @@ from federated.rounds.changes import pack_evidence, proof_hash
 from federated.rounds.messages import (
     Accuse,
     Body,
+    Capability,
     Certificate,
     Change,
     Choice,
@@ -34,6 +38,10 @@ from federated.rounds.messages import (
     Propose,
     Vote,
 )
+
+if TYPE_CHECKING:
+    from federated.privacy import Budget  # with numpy, which is for those who train
+    from federated.quality import Quality
 
 Report = dict[str, Any]
 
@@ -47,6 +55,21 @@ def task_report(manifest: TaskManifest, state: str, reason: str | None = None) -
     return report if reason is None else report | {"reason": reason}
 
 
+def profile_report(profile: Mapping[str, Any]) -> Report:
+    """What the report that a peer has joined says beside: what its data are like, where that is known."""
+    return {"data": dict(profile)} if profile else {}
+
+
+def training_report(metrics: Mapping[str, float | None]) -> Report:
+    """What the report of a round says beside: what the trainer told of its newest training, if anything."""
+    return {"training": dict(metrics)} if metrics else {}
+
+
+def privacy_report(budget: Budget | None) -> Report:
+    """What the reports of a private task say beside: what this peer's updates have given away so far."""
+    return {} if budget is None else {"privacy": budget.report()}
+
+
 def round_report(
     manifest: TaskManifest, action: RoundFinished, measured: Mapping[str, float | None], bytes_sent: int
 ) -> Report:
@@ -57,12 +80,26 @@ def round_report(
         "skipped": action.skipped,
         "participants": [str(peer) for peer in action.participants],
         "refused": [{"peer": str(peer), "rule": rule} for peer, rule in action.refused],
+        "late": [{"peer": str(peer), "rounds": rounds} for peer, rounds in action.late],
         "seconds": action.seconds,
         "phases": {phase.value: seconds for phase, seconds in action.phases.items()},
         "accuracy": measured.get("accuracy"),
         "loss": measured.get("loss"),
         "bytes_sent": bytes_sent,
         "catch_up": action.catch_up,
+    }
+
+
+def quality_report(manifest: TaskManifest, number: int, quality: Quality) -> Report:
+    """What the updates of a round were worth by this peer's held-out data; null where it cannot say."""
+    return _head(manifest, "quality") | {
+        "round": number,
+        "before": quality.before,
+        "after": quality.after,
+        "peers": [
+            {"peer": str(item.peer), "gain": item.gain, "leave_one_out": item.leave_one_out}
+            for item in quality.contributions
+        ],
     }
 
 
@@ -86,6 +123,13 @@ def reports_of(manifest: TaskManifest, action: Action) -> list[Report]:
             found = [{"event": "mismatch", "round": number, "peer": str(peer), **digests}]
         case Misbehaved(round=number, peer=peer, rule=rule):
             found = [{"event": "offence", "round": number, "peer": str(peer), "rule": rule}]
+        case CapabilityAnnounced(peer=peer, capability=capability):
+            found = [{"event": "capability", "peer": str(peer), **_capability(capability)}]
+        case Audited(round=number, block=block, verdict=verdict, rule=rule):
+            known = {"round": number, "block": block.hex(), "verdict": verdict.value}
+            found = [{"event": "audit", **known, "rule": rule}]
+        case DutyChanged(round=number, relieved=relieved):
+            found = [{"event": "duty", "round": number, "relieved": relieved}]
         case _:
             found = []
     return [{"event": report["event"], "task": manifest.task_id.hex(), **report} for report in found]
@@ -99,6 +143,19 @@ def _phase(action: PhaseFinished) -> Report:
         "seconds": action.seconds,
         "answers": action.answers,
         "needed": action.needed,
+    }
+
+
+def _capability(capability: Capability) -> Report:
+    """Bytes, and rates a second; 0 where one is not known."""
+    return {
+        "round": capability.round,
+        "steps_per_second": capability.steps_per_second,
+        "bytes_down": capability.bytes_down,
+        "bytes_up": capability.bytes_up,
+        "aggregate_bytes_per_second": capability.aggregate_bytes_per_second,
+        "memory": capability.memory,
+        "cores": capability.cores,
     }
 
 

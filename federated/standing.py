@@ -12,7 +12,15 @@ from federated.rounds.messages import Certificate
 
 MAX_REFUSED = 64  # (peer, rule) that are counted; more members than that seldom misbehave at once
 
-_GONE = {"leave": "left", "eject": "ejected"}
+CAPABILITY = (
+    "steps_per_second",
+    "bytes_down",
+    "bytes_up",
+    "aggregate_bytes_per_second",
+    "memory",
+    "cores",
+)
+_GONE = {"leave": "left", "eject": "ejected", "void": "ejected"}
 
 
 class Standing:
@@ -26,11 +34,17 @@ class Standing:
         self._phase: dict[str, Any] | None = None  # that ended last
         self._last: dict[str, Any] | None = None  # certificate
         self._measured: dict[str, Any] = {}
+        self._quality: dict[str, Any] | None = None  # of the round that was assessed last
+        self._training: dict[str, Any] | None = None  # what the trainer told last
+        self._privacy: dict[str, Any] | None = None  # what the updates gave away, in a private task
         self._members = dict.fromkeys(manifest.members, "active")
+        self._capabilities: dict[str, dict[str, Any]] = {}  # of active members
         self._refused: Counter[tuple[str, str]] = Counter()
 
     def handle(self, report: Report) -> None:
         """Takes one report of the task."""
+        self._privacy = report.get("privacy", self._privacy)
+        self._training = report.get("training", self._training)
         match report:
             case {"event": "task", "state": state}:
                 self.state, self._reason = state, report.get("reason")
@@ -46,6 +60,12 @@ class Standing:
                 }
             case {"event": "membership", "change": change, "peer": peer}:
                 self._members[peer] = _GONE.get(change, "active")
+                if change in _GONE:
+                    self._capabilities.pop(peer, None)
+            case {"event": "capability", "peer": peer}:
+                self._capabilities[peer] = {name: report[name] for name in CAPABILITY}
+            case {"event": "quality"}:
+                self._quality = {name: report[name] for name in ("round", "before", "after", "peers")}
             case {"event": "offence", "peer": peer, "rule": rule}:
                 self._count(peer, rule)
             case {"event": "round", "round": number, "refused": refused}:
@@ -89,8 +109,12 @@ class Standing:
             "rounds": self.manifest.rounds,
             "phase": self._phase,
             "members": dict(self._members),
+            "capabilities": dict(self._capabilities),
             "certificate": self._last,
             **{name: self._measured.get(name) for name in ("accuracy", "loss", "seconds")},
+            "training": self._training,
+            "privacy": self._privacy,
+            "quality": self._quality,
             "refused": [
                 {"peer": peer, "rule": rule, "count": count} for (peer, rule), count in self._refused.items()
             ],

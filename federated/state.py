@@ -1,9 +1,12 @@
 """What one task keeps on disk: the journal of its round, the newest certified model, the whole chain.
 
     journal        what was said in the round in progress       forgotten when it is over
-    accusations    evidence against members, and that we leave   kept
+    accusations    evidence against members, blocks that are
+                   said to be frauds, and that we leave          kept
     certificates   of all rounds so far                          kept, for members that are behind
     checkpoint-…   the last certificate with its model           replaced
+    snapshot-…     what the trainer wants back next time         replaced, see `federated.snapshots`
+    privacy        how many private updates were made            replaced, see `federated.privacy`
 
 Without files nothing outlives the process, and every call returns at once. Everything here blocks; failures
 leave as `StorageError`, and a call that failed can be made again.
@@ -17,10 +20,12 @@ from typing import TYPE_CHECKING
 
 from federated.errors import StorageError
 from federated.journal import ChainFile, CheckpointStore, Journal, SavedState
+from federated.privacy import Ledger
 from federated.rounds.archive import HISTORY
 from federated.rounds.committee import Membership
-from federated.rounds.messages import Accuse, Body, Certificate, Change, Leave, MessageError
+from federated.rounds.messages import Accuse, Body, Certificate, Change, Fraud, Leave, MessageError
 from federated.rounds.wire import decode_entry, encode_entry
+from federated.snapshots import Snapshots
 from federated.workbench import digest
 
 if TYPE_CHECKING:
@@ -64,6 +69,8 @@ class TaskState:
         self._journal: Journal | None = None
         self._accusations: Journal | None = None
         self._chain: ChainFile | None = None
+        self.snapshots = Snapshots(files, task, max_model)
+        self.ledger = Ledger(files, task)
         self._recent: dict[int, bytes] = {}  # without files: the newest certificates, by round
 
     def restore(self) -> Restored:
@@ -75,6 +82,7 @@ class TaskState:
             self._files.make()
         except OSError as exc:
             raise StorageError(f"{self._files}: {exc.strerror or exc}") from exc
+        self.ledger.open()
         saved = self._checkpoints().load()
         certificate = None if saved is None else self._certificate(saved)
         self.close()
@@ -124,7 +132,7 @@ class TaskState:
 
     def write(self, entries: Sequence[Body]) -> None:
         """Adds `entries` to the journals; they are on the disk when this returns."""
-        kept = [entry for entry in entries if isinstance(entry, Accuse | Leave)]
+        kept = [entry for entry in entries if isinstance(entry, Accuse | Fraud | Leave)]
         if self._accusations is not None and kept:
             self._accusations.append([encode_entry(self._task, entry) for entry in kept])
         rest = [entry for entry in entries if entry not in kept]

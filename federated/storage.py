@@ -6,17 +6,22 @@
 Of a round are needed: the model it builds on, which everybody who is behind asks for, and our own update,
 which at first nobody else has. The rest may be had elsewhere: the updates of the others, and what we
 computed of them. It is kept as well, until there is no room for what is needed.
+
+What shows that an earlier block is a fraud is needed for some more rounds: others see for
+themselves.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from federated.errors import StorageError
+from federated.rounds.recent import EVIDENCE_ROUNDS
 from p2p.blobs.errors import StoreFull
 
 if TYPE_CHECKING:
@@ -85,10 +90,11 @@ class Shelf:
         self._needed: dict[bytes, None] = {}  # by root
         self._spare: dict[bytes, None] = {}
         self._stale: dict[bytes, None] = {}  # of the last round: somebody may be one behind
+        self._evidence: dict[bytes, int] = {}  # by root: the rounds for which it is kept
 
     async def keep(self, data: bytes, *, needed: bool) -> bytes:
         """Puts `data` into the store, and returns its root."""
-        mine = [*self._needed]
+        mine = [*self._needed, *self._evidence]
 
         def put() -> bytes:
             try:
@@ -107,11 +113,20 @@ class Shelf:
         self._spare[root] = None
         self._retain()
 
+    def hold(self, roots: Iterable[bytes]) -> None:
+        """These show that a block is a fraud."""
+        self._evidence |= dict.fromkeys(roots, EVIDENCE_ROUNDS)
+        self._retain()
+
     async def turn(self, root: bytes, data: bytes) -> None:
         """A round begins on the model `data`: forgets those of the round before the last one."""
+        over = [old for old, left in self._evidence.items() if left <= 1]
+        self._evidence = {old: left - 1 for old, left in self._evidence.items() if left > 1}
         for old in self._stale:
-            await self._disk.try_once(lambda old=old: self._store.discard(old))  # type: ignore[misc]
-        self._stale = {old: None for old in (*self._needed, *self._spare) if old != root}
+            if old in self._needed or old in self._spare or old in self._evidence:
+                continue  # an update that came late is wanted again
+            await self._disk.try_once(partial(self._store.discard, old))
+        self._stale = {old: None for old in (*self._needed, *self._spare, *over) if old != root}
         self._needed, self._spare = {root: None}, {}
         self._retain()
         if root not in self._store:  # it had to give way
@@ -119,8 +134,8 @@ class Shelf:
 
     def clear(self) -> None:
         """Nothing is needed any more."""
-        self._needed, self._spare = {}, {}
+        self._needed, self._spare, self._evidence = {}, {}, {}
         self._retain()
 
     def _retain(self) -> None:
-        self._store.retain(self._owner, (*self._needed, *self._spare))
+        self._store.retain(self._owner, (*self._needed, *self._spare, *self._evidence))

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from federated.errors import CodecError, FederatedError, TrainingStopped
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate
+from federated.privacy import KEY
+from federated.quality import Quality, assess
 from federated.rounds.actions import Adopt, Aggregate, Fetch, Train, Validate
 from federated.rounds.events import (
     AdoptFailed,
@@ -33,12 +35,16 @@ from federated.rounds.events import (
     Validated,
 )
 from federated.rounds.messages import Model
-from federated.workbench import Refusals, Workbench, digest
+from federated.snapshots import Snapshot
+from federated.workbench import Refusals, Workbench, as_claimed, digest
 from p2p.blobs.errors import BlobUnavailable
 
 if TYPE_CHECKING:
+    from federated.capability import Meter
     from federated.compute import Compute
-    from federated.storage import Shelf
+    from federated.privacy import Budget
+    from federated.snapshots import Snapshots
+    from federated.storage import Disk, Shelf
     from p2p.blobs import Blobs
 
 BROKEN = "validator"  # the rule that an update breaks when it makes the validator fail
@@ -51,8 +57,11 @@ Work = Train | Fetch | Validate | Aggregate | Adopt
 class RoundWork:
     """Does the work of one round after the other.
 
-    `shelf` has the blobs of the round, `complain` is told in one line what a plugin failed at. The trainer
-    has a `Compute` of its own: one that does not stop when it should holds up neither checks nor aggregates.
+    `shelf` has the blobs of the round, `snapshots` what the trainer kept; `disk` waits for a disk that
+    fails. `complain` is told in one line what a plugin failed at. `budget` is what a private task may give
+    away, `entropy` makes bytes that nobody knows. The trainer has a `Compute` of its own: one that does not
+    stop when it should holds up neither checks nor aggregates. So has the `assessor` of contributions, where
+    they are assessed.
     """
 
     def __init__(
@@ -63,14 +72,30 @@ class RoundWork:
         trainer: Compute,
         compute: Compute,
         shelf: Shelf,
+        disk: Disk,
+        snapshots: Snapshots,
         complain: Callable[[str], None],
+        budget: Budget | None = None,
+        entropy: Callable[[int], bytes] | None = None,
+        assessor: Compute | None = None,
     ) -> None:
         self._bench = bench
         self._blobs = blobs
         self._trainer = trainer
         self._compute = compute
         self._shelf = shelf
+        self._disk = disk
+        self._snapshots = snapshots
         self._complain = complain
+        self._budget = budget
+        self._entropy = entropy
+        self._spent = False  # that the budget is spent was told
+        self._assessor = assessor
+        self._sources: dict[bytes, list[ModelUpdate]] = {}  # of this round's aggregates, by digest
+        self._last: tuple[Parameters, list[ModelUpdate]] | None = None  # what made the current model
+        self.training: Mapping[str, float | None] = {}  # what the trainer told of its newest training
+        self._assessing = False
+        self.meter: Meter | None = None  # of what is done here, where time is the machine's
         self._base: Parameters = {}
         self._models: dict[bytes, bytes] = {}  # by digest: the current one and this round's aggregates
         self._fetched: dict[bytes, bytes] = {}  # by root: updates that are not validated yet
@@ -93,8 +118,10 @@ class RoundWork:
 
     async def turn(self, model: Model) -> None:
         """Begins a round on `model`, which is at hand."""
-        data = self._models[model.digest]
+        data, base = self._models[model.digest], self._base
         self._base = await self._compute.run(lambda _: self._bench.decode(data))
+        sources, self._sources = self._sources.get(model.digest), {}
+        self._last = None if sources is None else (base, sources)
         self._models, self._fetched, self._updates = {model.digest: data}, {}, {}
         await self._shelf.turn(model.root, data)
 
@@ -106,6 +133,26 @@ class RoundWork:
         except FederatedError as exc:
             self._complain(f"the model is not measured: {exc}")
             return {}
+
+    async def assess(self) -> Quality | None:
+        """What the updates were worth that made the current model; None where nobody can say.
+
+        While that is being found out the next call comes to nothing, and so does one for a model that was
+        fetched.
+        """
+        if self._assessor is None or self._last is None or self._assessing:
+            return None
+        (base, updates), model = self._last, self._base
+        self._assessing, self._last = True, None
+        try:
+            return await self._assessor.run(
+                lambda stop: assess(self._bench, base, model, updates, stop), "evaluate"
+            )
+        except FederatedError as exc:
+            self._complain(f"the updates are not assessed: {exc}")
+            return None
+        finally:
+            self._assessing = False
 
     async def perform(self, action: Work) -> Event:
         """The event that `action` ends in."""
@@ -122,23 +169,56 @@ class RoundWork:
                 return await self._adopt(action)
 
     async def _train(self, action: Train) -> Event:
+        """Our update, which is told when it and what the trainer wants back are safe."""
         base, number = self._base, action.round
+        if self._budget is not None and self._budget.is_spent:
+            self._tell_of_budget(self._budget)
+            return TrainFailed(round=number)
+        key = b"" if self._entropy is None else self._entropy(KEY)
+        await self._refresh(number)
+        state = await self._disk.run(lambda: self._snapshots.state_before(number))
         try:
             update = await self._trainer.run(
-                lambda stop: self._bench.train(base, number, stop, self._trainer.pace), "train"
+                lambda stop: self._bench.train(base, number, stop, self._trainer.pace, state, key), "train"
             )
         except TrainingStopped:
             return TrainFailed(round=number)
         except FederatedError as exc:
             self._complain(f"round {number} has no update of ours: {exc}")
             return TrainFailed(round=number)
+        if self._budget is not None:
+            if self._budget.is_spent:
+                return TrainFailed(round=number)
+            await self._disk.run(self._budget.ledger.spend)  # before anything of it can leave
+        self.training = update.metrics
         root = await self._shelf.keep(update.data, needed=True)
+        if update.state is not None:
+            snapshot = Snapshot(round=number, base=action.base.digest, root=root, state=update.state)
+            await self._disk.run(lambda: self._snapshots.save(snapshot))
         return Trained(round=number, root=root, size=len(update.data), examples=update.examples)
+
+    def _tell_of_budget(self, budget: Budget) -> None:
+        if not self._spent:
+            self._spent = True
+            self._complain(
+                f"the privacy budget is spent: {budget.ledger.count} updates come to an epsilon of "
+                f"{budget.epsilon:.3g}, one more would be over {budget.policy.epsilon:g}; "
+                "this peer trains no more in this task"
+            )
+
+    async def _refresh(self, number: int) -> None:
+        """Takes up data that came since the last training."""
+        if self._bench.refreshes:
+            try:
+                await self._trainer.run(lambda _: self._bench.refresh())
+            except FederatedError as exc:
+                self._complain(f"round {number} trains on the data of before: {exc}")
 
     async def _fetch(self, action: Fetch) -> Event:
         self._shelf.expect(action.root)
         try:
-            data = await self._blobs.fetch(action.root, action.size, action.holders)
+            with self._receiving(action.root, action.size):
+                data = await self._blobs.fetch(action.root, action.size, action.holders)
         except BlobUnavailable as exc:
             logger.info("round %d: %s", action.round, exc)
             return FetchFailed(round=action.round, root=action.root)
@@ -163,17 +243,30 @@ class RoundWork:
 
     async def _aggregate(self, action: Aggregate) -> Event:
         base, number, inputs = self._base, action.round, action.inputs
-        updates = [
-            replace(self._updates[item.root], peer=item.peer, examples=item.examples) for item in inputs
-        ]
+        updates = [as_claimed(self._updates[item.root], item) for item in inputs]
+
+        def average(_: object) -> bytes | Refusals:
+            size = sum(item.size for item in inputs)
+            with nullcontext() if self.meter is None else self.meter.averaging(size):
+                return self._bench.aggregate(base, updates)
+
         try:
-            result = await self._compute.run(lambda _: self._bench.aggregate(base, updates), "aggregate")
+            result = await self._compute.run(average, "aggregate")
         except FederatedError as exc:
             self._complain(f"round {number}: the updates make no model: {exc}")
             return AggregateFailed(round=number, inputs=inputs)
         if isinstance(result, Refusals):
             return Screened(round=number, inputs=inputs, refused=result.refused)
-        return Aggregated(round=number, inputs=inputs, model=await self._add_model(result, needed=False))
+        await self._shelf.keep(action.listed, needed=False)
+        model = await self._add_model(result, needed=False)
+        if self._assessor is not None:
+            self._sources[model.digest] = updates
+        return Aggregated(round=number, inputs=inputs, model=model)
+
+    def _receiving(self, root: bytes, size: int) -> AbstractContextManager[None]:
+        """Measures how a blob comes, unless it is here."""
+        here = self.meter is None or root in self._blobs.store
+        return nullcontext() if here or self.meter is None else self.meter.down.expect(size)
 
     async def _adopt(self, action: Adopt) -> Event:
         """The certified model: computed here already, or from a holder, and then held against its digest."""
@@ -181,7 +274,8 @@ class RoundWork:
         if model.digest not in self._models:
             self._shelf.expect(model.root)
             try:
-                data = await self._blobs.fetch(model.root, model.size, action.holders)
+                with self._receiving(model.root, model.size):
+                    data = await self._blobs.fetch(model.root, model.size, action.holders)
                 await self._compute.run(lambda _: self._bench.verify(data, model.digest))
             except (BlobUnavailable, CodecError) as exc:
                 logger.warning("the model of round %d is not at hand: %s", number, exc)

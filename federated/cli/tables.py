@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+MOST_LISTED = 16  # members that have a line each; there is room for more in JSON
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -20,8 +21,10 @@ def status_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
         rows = {
             "round": ", ".join(filter(None, [f"{task['round']}/{task['rounds']}", _phase(task["phase"])])),
             "members": _members(task["members"]),
+            **_capabilities(task["capabilities"]),
             "certified": _certificate(task["certificate"]),
             "accuracy": "" if task["accuracy"] is None else f"{task['accuracy']:.4f}",
+            "privacy": _privacy(task.get("privacy")),
             "refused": ", ".join(
                 f"…{item['peer'][-6:]} {item['rule']}×{item['count']}" for item in task["refused"]
             ),
@@ -49,7 +52,7 @@ def list_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def size(count: int | None) -> str:
+def size(count: float | None) -> str:
     """A number of bytes for people; nothing for None."""
     if count is None:
         return ""
@@ -70,6 +73,34 @@ def _members(members: Mapping[str, str]) -> str:
     counts = Counter(members.values())
     others = [f"{count} {state}" for state, count in sorted(counts.items()) if state != "active"]
     return ", ".join([str(counts["active"]), *others])
+
+
+def _capabilities(announced: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """A line for each member that announced what it can do; what it does not know yet is left out."""
+    shown = sorted(announced)[:MOST_LISTED]
+    rows = {f"  …{peer[-6:]}": _capability(announced[peer]) for peer in shown}
+    rest = len(announced) - len(shown)
+    return rows | ({"  …": f"{rest} more, see --json"} if rest else {})
+
+
+def _capability(rates: Mapping[str, Any]) -> str:
+    steps = rates["steps_per_second"]
+    parts = {
+        f"{steps:.0f} steps/s" if steps >= 100 else f"{steps:.3g} steps/s": steps,
+        f"↓ {size(rates['bytes_down'])}/s": rates["bytes_down"],
+        f"↑ {size(rates['bytes_up'])}/s": rates["bytes_up"],
+        f"mean {size(rates['aggregate_bytes_per_second'])}/s": rates["aggregate_bytes_per_second"],
+        size(rates["memory"]): rates["memory"],
+    }
+    return ", ".join([*(text for text, value in parts.items() if value), f"{rates['cores']} cores"])
+
+
+def _privacy(spent: Mapping[str, Any] | None) -> str:
+    """What the updates of this peer gave away, in a private task."""
+    if spent is None:
+        return ""
+    given = f"ε {spent['epsilon']:.3g} of {spent['budget']:g}, δ {spent['delta']:g}"
+    return f"{given}, {spent['updates']} updates"
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:

@@ -3,17 +3,19 @@
 Actions are carried out in the order given. `WriteJournal` and `Checkpoint` are durable before the
 next one begins; `Publish` hands a message to gossip. The others start work whose result comes back
 as an event of the same round; results that nobody waits for any more are ignored, so the work of a
-round can be dropped at its `RoundFinished`.
+round can be dropped at its `RoundFinished`, but for a training, which ends with its `StopTraining`, and
+for a `Recompute`, which is of an earlier round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from federated.rounds.committee import Membership
-from federated.rounds.events import Input, Inputs, Phase
-from federated.rounds.messages import Body, Certificate, Change, Model
+from federated.rounds.events import Input, Inputs, Phase, Verdict
+from federated.rounds.messages import Body, Capability, Certificate, Change, Model
+from federated.rounds.past import Base
 from p2p.peer_id import PeerId
 
 
@@ -21,7 +23,7 @@ from p2p.peer_id import PeerId
 class WriteJournal:
     """Append the entries, in order, and sync them to disk before going on.
 
-    A `Checkpoint` ends those of its round; `Accuse` and `Leave` are kept as long as the task.
+    A `Checkpoint` ends those of its round; `Accuse`, `Fraud` and `Leave` are kept as long as the task.
     """
 
     entries: tuple[Body, ...]
@@ -49,7 +51,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Train on the current model → `Trained` or `TrainFailed`."""
+    """Train on the current model → `Trained` or `TrainFailed`; it goes on over the end of its round."""
 
     round: int
     base: Model
@@ -82,10 +84,37 @@ class Validate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregate:
-    """Screen, then average, updates that are at hand → `Aggregated`, `Screened` or `AggregateFailed`."""
+    """Screen, then average, updates that are at hand → `Aggregated`, `Screened` or `AggregateFailed`.
+
+    `listed` is their list (`federated.rounds.inputs`), to be had by others as long as the updates.
+    """
 
     round: int
     inputs: Inputs
+    listed: bytes = field(default=b"", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recompute:
+    """Compute the certificate's block again, from the list of its updates on → `Recomputed`, within a phase.
+
+    `base` is the model before the round, `bases` those that its updates may build on, and `membership` has
+    the members then; `minimum` is how few updates made a round, `max_update` how many bytes each could have.
+    The list and the model are with `holders`, best first, and each update is with its owner too.
+    """
+
+    certificate: Certificate
+    base: Model
+    bases: tuple[Base, ...]
+    membership: Membership
+    minimum: int
+    max_update: int
+    holders: tuple[PeerId, ...]
+
+    @property
+    def round(self) -> int:
+        """The round that is computed again."""
+        return self.certificate.round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +158,7 @@ class RoundFinished:
 
     `catch_up` is set when the model was fetched instead of computed. `refused` holds what this
     peer refused: (whose update, rule). `phases` are seconds by phase, for as far as this peer went.
+    `late` has the participants whose updates were late, as far as this peer saw: (whose update, rounds).
     """
 
     round: int
@@ -139,6 +169,7 @@ class RoundFinished:
     seconds: float
     phases: Mapping[Phase, float]
     catch_up: bool
+    late: tuple[tuple[PeerId, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +212,32 @@ class TaskLeft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilityAnnounced:
+    """For the log: what `peer`, who may be this one, says that it can do; replaces what it said before."""
+
+    peer: PeerId
+    capability: Capability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DutyChanged:
+    """We are too slow to aggregate in this round, and leave it to others; or have to do it after all."""
+
+    round: int
+    relieved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """For the log: what this peer found when it computed the block of `round` again."""
+
+    round: int
+    block: bytes
+    verdict: Verdict
+    rule: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DigestMismatch:
     """For the log: `peer` has another model than we, from the same round and inputs."""
 
@@ -199,6 +256,7 @@ class Misbehaved:
     `past`: a certificate that builds on another block than the one that was certified before it.
     `changes`: a certificate with changes of the membership that cannot be, or a proposal that proves none.
     `equivocation`: two proposals or votes that exclude each other. `evidence`: evidence that is none.
+    `void`: a certificate that restores a model where it may not. `accusation`: a fraud that is none.
     """
 
     round: int
@@ -217,12 +275,16 @@ Action = (
     | Aggregate
     | Adopt
     | FetchHistory
+    | Recompute
     | PhaseFinished
     | RoundFinished
     | TaskFinished
     | MembershipChanged
     | Ejected
     | TaskLeft
+    | CapabilityAnnounced
+    | DutyChanged
+    | Audited
     | DigestMismatch
     | Misbehaved
 )

@@ -11,6 +11,9 @@ Views go up from 1, each with a leader. In a view a member does, with a journal 
       ├─ a quorum nullified ──→ next view
       └─ a quorum finalized ──→ decided; the certificate convinces anybody
 
+Who votes to finalize may not have seen the block's updates, as long as a quorum vouches for them. Where a
+quorum may lie, because a committee was drawn, nobody signs unchecked (`signs_unchecked`).
+
 Why it is safe: nobody nullifies and finalizes in one view, so after a block was finalized no quorum
 nullified that view, every later leader must name it or a re-proposal of it as parent, and members
 vote for no other block. Why it goes on: own newest votes are repeated while nothing moves, members in
@@ -99,6 +102,7 @@ class Agreement:
         sign: Callable[[bytes], bytes],
         timeout: float,
         period: float,
+        signs_unchecked: bool = True,
     ) -> None:
         self.view = 1
         self.certificate: Certificate | None = None
@@ -114,6 +118,8 @@ class Agreement:
         self._cast: dict[tuple[int, Choice], bytes] = {}  # our votes in this round
         self._ballots = Ballots(committee, round_number)
         self._verdicts: dict[bytes, bool] = {}  # by block
+        self._checked: dict[bytes, None] = {}  # blocks that the owner made, or found to be fine
+        self._signs_unchecked = signs_unchecked
         self._asked = 0  # the view in which the owner was asked to propose or to check
         self._behind: int | None = None  # the lowest view in which somebody still votes
         self._entered = 0.0
@@ -171,25 +177,26 @@ class Agreement:
         return self._settle(now)
 
     def propose(
-        self,
-        view: int,
-        block: Block,
-        roots: tuple[bytes, ...],
-        now: float,
-        proofs: tuple[bytes, ...] = (),
+        self, view: int, block: Block, now: float, proofs: tuple[bytes, ...] = ()
     ) -> list[AgreementAction]:
         """Our own block, after `ProposalWanted`; ignored when the view has moved on since."""
         record = self._ballots.at(self.view)
         free = self._ballots.parent is None and record.proposal is None
         if view == self.view == self._asked and free and not record.has_voted(self._me, Choice.NULLIFY):
-            self._lead(Propose(view=view, parent=0, block=block, inputs=roots, proofs=proofs), now)
+            self._note_checked(block.hash, True)
+            self._lead(Propose(view=view, parent=0, block=block, proofs=proofs), now)
         return self._settle(now)
 
     def handle_checked(self, block: bytes, accepted: bool, now: float) -> list[AgreementAction]:
         """The owner's verdict on the proposed block with this hash."""
         if block in self._ballots.blocks:
             self._verdicts[block] = accepted
+            self._note_checked(block, accepted)
         return self._settle(now)
+
+    def _note_checked(self, block: bytes, accepted: bool) -> None:
+        if accepted and not self._signs_unchecked:
+            self._checked[block] = None
 
     def skip_leader(self, now: float) -> list[AgreementAction]:
         """The current leader is known to be gone: goes on without it, unless it has proposed."""
@@ -294,8 +301,7 @@ class Agreement:
         if parent is not None and parent.view == self.view:
             if record.has_voted(self._me, Choice.NULLIFY):
                 return self._enter(self.view + 1, now)
-            refused = self._verdicts.get(parent.block) is False
-            return not refused and self._vote(Choice.FINALIZE, parent.block, now)
+            return self._finalize(parent.block, record.proposal, now)
         if len(record.ballots[Choice.NULLIFY]) > self._committee.size - self._committee.quorum:
             return self._vote(Choice.NULLIFY, NO_BLOCK, now)  # too few are left to finalize
         if record.has_voted(self._me, Choice.NOTARIZE) or record.has_voted(self._me, Choice.NULLIFY):
@@ -303,6 +309,16 @@ class Agreement:
         if self.leader == self._me:
             return self._open_view(record.proposal, now)
         return record.proposal is not None and self._consider(record.proposal, now)
+
+    def _finalize(self, block: bytes, proposal: Propose | None, now: float) -> bool:
+        """Votes for the block that a quorum notarized; if need be, only once the owner has checked it."""
+        if self._verdicts.get(block) is False:
+            return False
+        if self._signs_unchecked or block in self._checked:
+            return self._vote(Choice.FINALIZE, block, now)
+        if proposal is not None and proposal.block.hash == block:
+            self._ask(CheckProposal(proposal=proposal))
+        return False
 
     def _open_view(self, restored: Propose | None, now: float) -> bool:
         """As leader: re-proposes the parent's block, or asks the owner for one."""

@@ -213,6 +213,7 @@ class Applicant:
             self._refuse("trusted")
             return
         self._links, self._history = Links(self._electorate, head), past.certificates()
+        self._links.restore(self._history)
         self._settle(self._history[-1])
 
     def _receive(self, peer: PeerId, certificate: Certificate) -> None:

@@ -6,22 +6,13 @@ proposes has nothing more to refuse, and `draft` of the proposed inputs must equ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from federated.rounds.actions import Aggregate
 from federated.rounds.committee import Membership, set_of
 from federated.rounds.events import Aggregated, AggregateFailed, Inputs, Screened
-from federated.rounds.messages import MAX_LISTED, Block, Model, inputs_hash
+from federated.rounds.inputs import inputs_root, pack_inputs
+from federated.rounds.messages import Block, Model
 
 MAX_AGGREGATES = 16  # sets of updates aggregated in a round; after that we only trust a quorum
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A block with the roots of its inputs, unless they are too many to list: a proposal's content."""
-
-    block: Block
-    roots: tuple[bytes, ...]
 
 
 class Assembly:
@@ -43,7 +34,7 @@ class Assembly:
         self._screened: dict[Inputs, tuple[tuple[bytes, str], ...]] = {}
         self._asked: dict[Inputs, bool] = {}
 
-    def skip(self) -> Draft:
+    def skip(self) -> Block:
         """The block that leaves the model as it is."""
         return self._draft((), self._base)
 
@@ -53,7 +44,7 @@ class Assembly:
         if inputs in self._asked or len(inputs) < self._minimum or len(self._asked) >= MAX_AGGREGATES:
             return []
         self._asked[inputs] = True
-        return [Aggregate(round=self._round, inputs=inputs)]
+        return [Aggregate(round=self._round, inputs=inputs, listed=pack_inputs(inputs, self._membership))]
 
     def handle(self, event: Aggregated | Screened | AggregateFailed) -> None:
         """What came of `ask`; what was never asked for is ignored."""
@@ -70,7 +61,7 @@ class Assembly:
             case _:
                 self._models[event.inputs] = None
 
-    def draft(self, inputs: Inputs) -> Draft | None:
+    def draft(self, inputs: Inputs) -> Block | None:
         """What `inputs` come to, less what screening refuses; None when that is not known yet."""
         inputs = self._reduce(inputs)
         if len(inputs) < self._minimum:
@@ -103,17 +94,15 @@ class Assembly:
         refused = dict(self._screened[inputs])
         return tuple(item for item in inputs if item.root not in refused)
 
-    def _draft(self, inputs: Inputs, model: Model) -> Draft:
-        roots = tuple(item.root for item in inputs)
+    def _draft(self, inputs: Inputs, model: Model) -> Block:
         numbers = [self._membership.number(item.peer) or 0 for item in inputs]
-        block = Block(
+        return Block(
             task=self._membership.task,
             parent=self._parent,
             round=self._round,
             base=self._base.digest,
-            inputs=inputs_hash(roots),
+            inputs=inputs_root(inputs, self._membership),
             participants=set_of(numbers),
             examples=sum(item.examples for item in inputs),
             model=model,
         )
-        return Draft(block=block, roots=roots if len(roots) <= MAX_LISTED else ())

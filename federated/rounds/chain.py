@@ -3,17 +3,20 @@
     genesis ←── block 1 ←── block 2 ←── …           each names the one before by its hash, builds on its
                                                      model, and is voted on by whom that one left as members
 
+A block may also put an earlier model back in its place (`federated.rounds.recent`).
+
 So a certificate can be checked only by whoever has followed the chain up to the one before it, and who
 follows it comes to the same members as everybody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from federated.rounds.committee import Electorate, Membership, Panel, set_of
 from federated.rounds.messages import Certificate, ChangeKind
+from federated.rounds.recent import KEPT, REACH, Recent, contiguous, memberships
 
 BATCH = 8  # certificates in one answer over gossip, and kept before their turn
 KEPT_MEMBERSHIPS = 16  # earlier ones, to check what is repeated of rounds that are over
@@ -80,14 +83,27 @@ class Links:
 
     def __init__(self, electorate: Electorate, head: Head) -> None:
         self.head = head
+        self.recent = Recent()
         self._electorate = electorate
         self._waiting: dict[int, tuple[int, Certificate]] = {}  # by round: the sender and what it sent
         self._heads: dict[int, Head] = {head.round + 1: head}  # by round, those that changed the members
 
-    def restore(self, certificate: Certificate) -> None:
-        """The chain ends with `certificate`; the head's membership is the one after it."""
-        self.head = _head(certificate, self.head.membership)
+    def restore(self, certificates: Sequence[Certificate]) -> None:
+        """The chain ends with these, oldest first; the head's membership is the one after the last.
+
+        Where the chain is known by hashes alone their signatures may be false: then nobody knows who signed.
+        """
+        self.head = _head(certificates[-1], self.head.membership)
         self._heads = {self.head.round + 1: self.head}
+        known = contiguous(certificates)[-KEPT - REACH :]
+        before = memberships(known, self.head.membership)
+        newest = 0
+        for certificate, members in zip(known, before, strict=True):
+            if certificate is not known[0] or certificate.round == 1:  # else some may have just joined
+                panel = self._electorate.panel(certificate.round, certificate.block.base, members, newest)
+                is_signed = panel.committee.accepts_certificate(certificate)
+                self.recent.add(certificate, members, panel, is_signed=is_signed)
+            newest = _head(certificate, members.apply(certificate.block.changes)).newest
 
     def panel(self) -> Panel:
         """Who votes in the round after the head."""
@@ -137,6 +153,7 @@ class Links:
 
     def advance(self, certificate: Certificate) -> None:
         """Adds a certificate that fits."""
+        self.recent.add(certificate, self.head.membership, self.panel())
         self.head = self.head.after(certificate)
         if certificate.block.changes:
             self._heads[self.head.round + 1] = self.head
@@ -150,4 +167,6 @@ class Links:
             return "past"
         if not head.membership.allows(block.changes):
             return "changes"
+        if not self.recent.accepts(block):
+            return "void"
         return None if self.panel().committee.accepts_certificate(certificate) else "signature"

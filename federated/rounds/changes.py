@@ -3,9 +3,11 @@
     JOIN ───→ a credential, judged by the task's rules of admission     proof: what it may be used once for
     LEAVE ──→ a departure: the member's signature that it leaves        proof: SHA-256 of it
     EJECT ──→ evidence: two votes that exclude each other               proof: SHA-256 of it
+    VOID ───→ the member's vote to finalize a block that is a fraud     proof: SHA-256 of its round and hash
 
 A proposal carries the proofs, and voters judge them; whoever reads the certificate later need not, since a
-quorum did. Evidence convinces anybody who knows the member's key, which is in its id.
+quorum did. Evidence convinces anybody who knows the member's key, which is in its id. Whether a block is a
+fraud each voter finds out by itself (`federated.rounds.fraud`); here is only what does not depend on that.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from federated.rounds.messages import (
     ChangeKind,
     Choice,
     Evidence,
+    Fraud,
     MessageError,
+    Signed,
     Vote,
     leave_bytes,
     pack_changes,
@@ -42,6 +46,8 @@ _WHERE = struct.Struct(">QI")  # round and view of evidence
 _VOTE = struct.Struct(f">B{HASH_SIZE}s{SIGNATURE_SIZE}s")
 _ROUND = struct.Struct(">Q")
 _LENGTH = struct.Struct(">H")
+_FRAUD = struct.Struct(f">Q{HASH_SIZE}s")
+_SIGNED = struct.Struct(f">Q{HASH_SIZE}sI{SIGNATURE_SIZE}s")
 _OPPOSITE = {Choice.NULLIFY: Choice.FINALIZE, Choice.FINALIZE: Choice.NULLIFY}
 
 
@@ -92,7 +98,7 @@ def is_true(task: bytes, evidence: Evidence, verify: Verify) -> bool:
 
 
 def proof_hash(proof: bytes) -> bytes:
-    """What a change names of a departure or of evidence."""
+    """What a change names of a departure, of evidence or of a fraud."""
     return sha256(proof).digest()
 
 
@@ -112,8 +118,10 @@ def judge_changes(
         number = membership.number(change.peer)
         if change.kind is ChangeKind.JOIN:
             rule = _judge_join(change, proof, membership, round_number, admission)
-        elif number is None or not membership.active >> number & 1:
+        elif number is None or not (change.kind is ChangeKind.VOID or membership.active >> number & 1):
             rule = "member"
+        elif change.kind is ChangeKind.VOID:
+            rule = _judge_void(change, proof, membership.task, verify)
         elif proof_hash(proof) != change.proof:
             rule = "proof"
         elif change.kind is ChangeKind.LEAVE:
@@ -153,6 +161,18 @@ def _judge_ejection(peer: PeerId, proof: bytes, task: bytes, verify: Verify) -> 
     except MessageError:
         return "proof"
     return None if evidence.peer == peer and is_true(task, evidence, verify) else "evidence"
+
+
+def _judge_void(change: Change, proof: bytes, task: bytes, verify: Verify) -> str | None:
+    try:
+        signed = unpack_signed(proof)
+    except MessageError:
+        return "proof"
+    fraud = signed.fraud
+    if proof_hash(pack_fraud(fraud)) != change.proof:
+        return "proof"
+    data = vote_bytes(task, fraud.round, signed.view, Choice.FINALIZE, fraud.block)
+    return None if verify(change.peer, data, signed.signature) else "signature"
 
 
 # as bytes
@@ -235,6 +255,24 @@ def unpack_departure(data: bytes) -> Departure:
     if len(data) != _ROUND.size + SIGNATURE_SIZE:
         raise MessageError("not a departure")
     return Departure(round=_ROUND.unpack_from(data)[0], signature=data[_ROUND.size :])
+
+
+def pack_fraud(fraud: Fraud) -> bytes:
+    """Round and hash of the block."""
+    return _FRAUD.pack(fraud.round, fraud.block)
+
+
+def pack_signed(signed: Signed) -> bytes:
+    """The fraud, the view and the signature."""
+    return _SIGNED.pack(signed.fraud.round, signed.fraud.block, signed.view, signed.signature)
+
+
+def unpack_signed(data: bytes) -> Signed:
+    """What `pack_signed` made. Raises `MessageError`."""
+    if len(data) != _SIGNED.size:
+        raise MessageError("not a vote for a fraud")
+    round_number, block, view, signature = _SIGNED.unpack(data)
+    return Signed(fraud=Fraud(round=round_number, block=block), view=view, signature=signature)
 
 
 def parse_peer(raw: bytes) -> PeerId:

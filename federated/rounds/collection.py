@@ -6,7 +6,9 @@
 
 One commit and one reveal a member, the first; a reveal that overtakes its commit waits for it.
 A commit after `close` is late: by then others have revealed, and it could be for a copy. Late updates
-never enter a proposal of ours, but those of a leader that got them in time can be checked.
+never enter a proposal of ours, but those of a leader that got them in time can be checked. Neither do those
+of a member that commits itself twice: some may have the one and some the other.
+An update of an earlier round may count if its owner took part in none since (`federated.rounds.past`).
 Of members with the same update, the first in the order of the ids has it.
 
 Sets of members are integers with bit i set for member number i: whether a phase is over is asked after
@@ -15,7 +17,7 @@ each of thousands of messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +25,7 @@ from federated.rounds.actions import Fetch, Validate
 from federated.rounds.committee import Membership, numbers_in, set_of
 from federated.rounds.events import Input, Inputs
 from federated.rounds.messages import Commit, Reveal, commitment
+from federated.rounds.past import Base
 
 MAX_FETCHES = 8  # attempts at one update in a round
 
@@ -63,17 +66,21 @@ class _Update:
 class Collection:
     """The updates of one round. The methods that return a rule name the one that a member broke.
 
-    `committed` and `revealed` are the sets of members that did so in time. `changes` goes up with
-    whatever is learned that a proposal may be about.
+    `bases` are the models that updates may build on, by their staleness. `committed` and `revealed` are the
+    sets of members that did so in time, `equivocators` those that committed themselves twice. `changes`
+    goes up with whatever is learned that a proposal may be about.
     """
 
-    def __init__(self, *, membership: Membership, round_number: int, base: bytes, max_update: int) -> None:
+    def __init__(
+        self, *, membership: Membership, round_number: int, bases: Sequence[Base], max_update: int
+    ) -> None:
         self.committed = 0
         self.revealed = 0
+        self.equivocators = 0
         self.changes = 0
         self._membership = membership
         self._round = round_number
-        self._base = base
+        self._bases = bases
         self._max_update = max_update
         self._closed = False
         self._members: dict[int, _Member] = {}
@@ -93,7 +100,10 @@ class Collection:
         """Keeps the member's first commit."""
         member = self._member(number)
         if member.commit is not None:
-            return None if member.commit == commit.commitment else "twice"
+            if member.commit == commit.commitment:
+                return None
+            self.equivocators |= 1 << number
+            return "twice"
         member.commit = commit.commitment
         member.late = self._closed
         self.count_commit(number)
@@ -111,8 +121,10 @@ class Collection:
         if member.commit is None:
             member.claim = member.claim or reveal
             return None
-        peer = self._membership.members[number]
-        if commitment(peer, self._membership.task, self._base, reveal) != member.commit:
+        if reveal.staleness >= len(self._bases):
+            return "staleness"
+        peer, base = self._membership.members[number], self._bases[reveal.staleness]
+        if commitment(peer, self._membership.task, base.digest, reveal) != member.commit:
             return "commitment"
         self._keep(number, member, reveal)
         return member.refused
@@ -125,6 +137,9 @@ class Collection:
         self._owners[reveal.root] = self._owners.get(reveal.root, 0) | bit
         if reveal.size > self._max_update:
             self._refuse(number, member, "size")
+            return
+        if self._bases[reveal.staleness].participants & bit:
+            self._refuse(number, member, "staleness")
             return
         self._unasked |= bit
         update = self._updates.get(reveal.root)
@@ -257,6 +272,8 @@ class Collection:
             root = member.reveal.root
             update = self._updates.get(root)
             rule = member.refused or (None if update is None else update.rule)
+            if rule is None and self.equivocators >> number & 1:
+                rule = "twice"
             if rule is None and owners.get(root, number) != number:
                 rule = "duplicate"
             if rule is None and update is not None and update.is_missing:
@@ -264,6 +281,15 @@ class Collection:
             if rule is not None:
                 found.append((number, rule))
         return found
+
+    def late(self, numbers: int) -> list[tuple[int, int]]:
+        """Those of these members whose updates were late, and by how many rounds."""
+        found = [
+            (number, self._members[number].reveal)
+            for number in numbers_in(numbers)
+            if number in self._members
+        ]
+        return [(number, reveal.staleness) for number, reveal in found if reveal and reveal.staleness]
 
     # what can be aggregated
 
@@ -275,7 +301,13 @@ class Collection:
         """The updates of those of these members that have revealed one, late or not."""
         peers = self._membership.members
         found = [
-            Input(peer=peers[number], root=reveal.root, size=reveal.size, examples=reveal.examples)
+            Input(
+                peer=peers[number],
+                root=reveal.root,
+                size=reveal.size,
+                examples=reveal.examples,
+                staleness=reveal.staleness,
+            )
             for number in numbers
             if (member := self._members.get(number)) is not None and (reveal := member.reveal) is not None
         ]
@@ -284,7 +316,7 @@ class Collection:
     def _firsts(self) -> dict[bytes, int]:
         """Whose each valid update is that came in time."""
         owners = dict[bytes, int]()
-        for number in numbers_in(self.with_status(Status.VALID)):
+        for number in numbers_in(self.with_status(Status.VALID) & ~self.equivocators):
             reveal = self._members[number].reveal
             if reveal is not None:
                 owners.setdefault(reveal.root, number)

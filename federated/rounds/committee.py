@@ -12,9 +12,10 @@ r+2 on, whose seed the model of round r+1 decides. (The exception is a task that
 
 What that protects, and what not: a certificate is as good as the draw. It fixes the updates that count
 and the digest of what they make, as long as at most f of the committee lie, however many lie outside
-of it. A committee that has more liars than that can certify anything for its round. What it certified
-can be recomputed by whoever fetches the same updates, but nothing in the protocol acts on such a proof of
-fraud yet. A leader that lies may leave updates out, and with them has some influence on the next seed.
+of it. A committee that has more liars than that can certify anything for its round. Others compute again
+what it certified, and the next committee that tells the truth restores the model before it
+(`federated.rounds.fraud`). A leader that lies may leave updates out, and with them has some influence on
+the next seed.
 
 A set of members is an integer here, bit i for member number i: as in `Block.participants`.
 """
@@ -129,8 +130,8 @@ class Membership:
                 if number is not None or size >= MAX_MEMBERS or not change.peer.contains_key:
                     return False
                 active, size = active | 1 << size, size + 1
-            elif number is None or not active >> number & 1:
-                return False
+            elif number is None or not (change.kind is ChangeKind.VOID or active >> number & 1):
+                return False  # but who signed a fraud may be gone by now, and is named all the same
             else:
                 active &= ~(1 << number)
         return bool(active)
@@ -150,6 +151,22 @@ class Membership:
                 active &= ~(1 << number)
         first = self.members[: self._first]
         return Membership(self.task, first, later=tuple(later), active=active, used=frozenset(used))
+
+    def before(self, changes: Iterable[Change]) -> Membership:
+        """The membership from which `apply` led here, by these changes and no others."""
+        size, active, used = self.size, self.active, set(self.used)
+        for change in changes:
+            number = self._numbers.get(change.peer)
+            if number is None:
+                continue
+            if change.kind is ChangeKind.JOIN:
+                size -= 1
+                active &= ~(1 << number)
+                used.discard(change.proof)
+            else:
+                active |= 1 << number
+        first, later = self.members[: self._first], self.members[self._first : size]
+        return Membership(self.task, first, later=later, active=active, used=frozenset(used))
 
 
 class Committee:

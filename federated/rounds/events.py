@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from federated.rounds.messages import Body, Certificate, Model
+from federated.rounds.messages import Body, Capability, Certificate, Model
 from p2p.peer_id import PeerId
 
 
@@ -29,12 +29,16 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One update to aggregate: whose, where its bytes are, and the examples it stands for."""
+    """One update to aggregate: whose, where its bytes are, and the examples it stands for.
+
+    It was trained on the model before the round that is `staleness` rounds earlier.
+    """
 
     peer: PeerId
     root: bytes
     size: int
     examples: int
+    staleness: int = 0
 
 
 Inputs = tuple[Input, ...]  # in the order of their roots, each root once
@@ -173,9 +177,37 @@ class HistoryFailed:
     """No holder answered `FetchHistory`; the machine asks again after a while."""
 
 
+class Verdict(Enum):
+    """Whether a certified block is what its updates come to."""
+
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    UNAVAILABLE = "unavailable"  # some bytes could not be had; that proves nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recomputed:
+    """What `Recompute` came to; where the block `differs`, `rule` is the first one that it breaks.
+
+    The bytes behind such a block stay at hand, for others that want to see for themselves.
+    """
+
+    round: int
+    block: bytes
+    verdict: Verdict
+    rule: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveWanted:
     """This peer is to leave the task; `TaskLeft` follows once that is certified."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What this peer can do is not what it was; the machine announces it, with a round of its own choice."""
+
+    capability: Capability
 
 
 WorkEvent = (
@@ -191,5 +223,7 @@ Event = (
     | AdoptFailed
     | HistoryFetched
     | HistoryFailed
+    | Recomputed
     | LeaveWanted
+    | Measured
 )

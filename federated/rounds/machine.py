@@ -22,7 +22,8 @@ any message of an older round with its certificate and those after it (`federate
 each counts only after the one before it (`federated.rounds.chain`). Who is far behind fetches them
 (`federated.rounds.catching_up`).
 
-A certificate may change who the members are (`federated.rounds.register`), from the next round on. Who
+A certificate may change who the members are (`federated.rounds.register`), from the next round on. It may
+undo what an earlier one certified: that was computed again, and was a fraud (`federated.rounds.fraud`). Who
 is none any more, because it left or was ejected, gets `TaskLeft`, and nothing follows.
 
 Where a committee is drawn for each round (`federated.rounds.committee`), only its members vote; the others
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING
 from federated.manifest import TaskManifest
 from federated.rounds.actions import (
     Action,
+    CapabilityAnnounced,
     Checkpoint,
     Misbehaved,
     Publish,
@@ -48,10 +50,11 @@ from federated.rounds.actions import (
     TaskLeft,
 )
 from federated.rounds.answering import Answers
+from federated.rounds.capabilities import Capabilities
 from federated.rounds.catching_up import CatchUp
 from federated.rounds.chain import Followed, Links, genesis
 from federated.rounds.changes import Admission
-from federated.rounds.committee import Electorate, Membership, Verify, verify_signature
+from federated.rounds.committee import Electorate, Membership, Panel, Verify, verify_signature
 from federated.rounds.early import Early
 from federated.rounds.events import (
     AdoptFailed,
@@ -60,18 +63,25 @@ from federated.rounds.events import (
     HistoryFailed,
     HistoryFetched,
     LeaveWanted,
+    Measured,
     MessageReceived,
     ModelAdopted,
     PeerConnected,
     PeerLost,
     Phase,
+    Recomputed,
     Started,
+    Trained,
+    TrainFailed,
 )
+from federated.rounds.fraud import Frauds
 from federated.rounds.messages import (
     NO_BLOCK,
     Accuse,
     Body,
+    Capability,
     Certificate,
+    Fraud,
     Hello,
     Join,
     Leave,
@@ -79,6 +89,8 @@ from federated.rounds.messages import (
     Proof,
     Vote,
 )
+from federated.rounds.own import Carried, stop
+from federated.rounds.past import Past
 from federated.rounds.phases import RoundInProgress
 from federated.rounds.register import Register
 from federated.rounds.repeats import Repeats, period_of
@@ -122,8 +134,17 @@ class RoundMachine:
         drawn = manifest.committee < manifest.most_members
         window = inf if drawn else LIVE_PERIODS * period
         self._roster = Roster(me, window=window, grace=manifest.policy.grace_s)
+        self._capabilities = Capabilities(me, is_drawn=drawn)
+        self._past = Past(manifest.policy.max_staleness)
         self._links = Links(Electorate(manifest.committee, verify), genesis(membership, NO_BLOCK))
         self._register = Register(membership=membership, me=me, sign=sign, verify=verify, admission=admission)
+        self._frauds = Frauds(
+            links=self._links,
+            me=me,
+            policy=manifest.policy,
+            max_update=manifest.max_update_bytes,
+            is_drawn=drawn,
+        )
         self._seat = Seat(
             membership=membership,
             me=me,
@@ -133,6 +154,8 @@ class RoundMachine:
             max_update=manifest.max_update_bytes,
             roster=self._roster,
             pending=self._register.pending,
+            frauds=self._frauds,
+            capabilities=self._capabilities,
             period=period,
             is_drawn=drawn,
         )
@@ -144,6 +167,7 @@ class RoundMachine:
         self._chain: list[Certificate] = []  # since the last checkpoint
         self._entries: tuple[Body, ...] = ()
         self._current: RoundInProgress | None = None
+        self._carried: Carried | None = None  # our training of the last round, for the next one
         self._adopting: Certificate | None = None
         self._retry_at: float | None = None  # when to ask for the adopted model again
         self._sync_until: float | None = None
@@ -166,6 +190,11 @@ class RoundMachine:
     def membership(self) -> Membership:
         """The members after the last certificate that we know of."""
         return self._register.membership
+
+    @property
+    def panel(self) -> Panel | None:
+        """Who votes in the round in progress."""
+        return None if self._current is None else self._current.panel
 
     @property
     def newest(self) -> tuple[Certificate, tuple[PeerId, ...]] | None:
@@ -196,8 +225,18 @@ class RoundMachine:
                 self._handle_history(event, now)
             case LeaveWanted():
                 self._leave(now)
+            case Measured(capability=capability):
+                self._capabilities.measure(capability)
+                self._announce(now)
             case ModelAdopted() | AdoptFailed():
                 self._handle_adoption(event, now)
+            case Recomputed():
+                self._actions += self._frauds.handle(event)
+                if self._in_progress is not None:
+                    self._in_progress.advance(now)
+            case Trained() | TrainFailed():
+                if self._current is not None:  # of this round, or of an earlier one that still counts
+                    self._current.handle(event, now)
             case _:
                 expected = self._adopting is None or isinstance(event, Aggregated)
                 if expected and self._current is not None and self._current.number == event.round:
@@ -247,6 +286,7 @@ class RoundMachine:
                 if self._repeats.may_greet(now) and self._phase not in RESTING:
                     self._greet(now)
             case PeerLost():
+                self._capabilities.lose(number)
                 self._roster.lose(number, now)
                 self._register.lose(number)
         if self._in_progress is not None:
@@ -258,10 +298,18 @@ class RoundMachine:
             case Accuse():
                 self._actions += self._register.handle_accusation(self.membership.members[number], body)
                 return False
+            case Fraud():
+                self._actions += self._frauds.hear(number, body)
+                return False
             case Leave():
                 self._actions += self._register.handle_leave(number, body)
                 return False
             case Join():
+                return False
+            case Capability():
+                if self._capabilities.hear(number, body):
+                    peer = self.membership.members[number]
+                    self._actions.append(CapabilityAnnounced(peer=peer, capability=body))
                 return False
             case Vote() | Proof() | Certificate():
                 self._actions += self._register.watch(number, body)
@@ -336,6 +384,18 @@ class RoundMachine:
         if head.round < self._rounds:
             self._actions.append(Publish(body=Hello(round=head.round + 1, base=head.model)))
 
+    def _announce(self, now: float) -> None:
+        """Says what we can do, where that is due."""
+        if self._phase in RESTING:
+            return
+        if self._in_progress is None:
+            body = self._capabilities.first(min(self._links.head.round + 1, self._rounds))
+        else:
+            body = self._capabilities.due(self._in_progress.number, self._roster.live(now))
+        if body is not None:
+            peer = self.membership.members[self._seat.me]
+            self._actions += [Publish(body=body), CapabilityAnnounced(peer=peer, capability=body)]
+
     def _repeat(self, now: float) -> None:
         self._repeats.start(now)
         if self._in_progress is None:
@@ -360,10 +420,12 @@ class RoundMachine:
         self._repeats.start(now)
         known = {item.round: item for item in filter(None, [event.certificate, *event.history])}
         self._answers.keep(known[number] for number in sorted(known))
+        self._past.add(known[number] for number in sorted(known))
         self._links.head = genesis(self.membership, event.initial.digest)
         if known:
-            self._links.restore(known[max(known)])
+            self._links.restore([known[number] for number in sorted(known)])
         self._register.restore(event.entries)
+        self._actions += self._frauds.start(event.initial, event.entries)
         self._is_fresh = event.certificate is None
         self._entries = tuple(entry for entry in event.entries if entry.round == self._links.head.round + 1)
         if self._links.head.round > self._done:  # we were admitted, or the last checkpoint is damaged
@@ -385,8 +447,9 @@ class RoundMachine:
     def _go(self, now: float) -> None:
         """We are no member any more."""
         if self._current is not None:
-            self._current.leave(now)
+            self._carried = self._current.leave(now)
             self._actions += self._current.take_actions()
+        self._actions += stop(self._carried)
         self._phase, self._current, self._adopting = Phase.LEFT, None, None
         self._early.clear()
         self._actions.append(TaskLeft(round=self._links.head.round, ejected=self._register.is_ejected))
@@ -432,7 +495,7 @@ class RoundMachine:
         number = self.round
         entries, self._entries = tuple(entry for entry in self._entries if entry.round == number), ()
         panel = self._links.panel()
-        self._actions += self._register.turn(number, panel)
+        self._actions += [*self._register.turn(number, panel), *self._frauds.turn(panel)]
         if self._seat.is_drawn:
             self._roster.turn(now)
         self._repeats.begin_round()
@@ -442,15 +505,19 @@ class RoundMachine:
             parent=self._links.head.block,
             number=number,
             base=self._model,
+            bases=self._past.bases(self._model.digest),
             entries=entries,
             now=now,
+            carried=self._carried,
         )
+        self._carried = None
         if self._is_fresh and number > 1:  # whoever remembers us tells us
             self._actions.append(Publish(body=self._current.hello()))
         for member, body in self._early.take(number):
             if isinstance(body, Vote | Proof):
                 self._actions += self._register.watch(member, body)
             self._current.handle_message(member, body, now)
+        self._announce(now)
         return True
 
     def _decide(self, certificate: Certificate, now: float) -> bool:
@@ -461,9 +528,11 @@ class RoundMachine:
     def _certified(self, accepted: Sequence[Certificate], now: float) -> bool:
         """These are the next certificates of the chain. A round is finished once we have its model."""
         self._answers.keep(accepted)
+        self._past.add(accepted)
         self._chain += accepted
         for certificate in accepted:
             self._change(certificate)
+        self._actions += self._frauds.certified()
         last, current = accepted[-1], self._current
         if current is not None and current.has_model(last.block):
             return self._finish(last, catch_up=False, now=now)
@@ -471,7 +540,7 @@ class RoundMachine:
             self._go(now)
             return True
         if current is not None:
-            current.stop_training()
+            current.overtake()
             self._actions += current.take_actions()
         self._begin_adoption(last, now)
         return True
@@ -483,6 +552,7 @@ class RoundMachine:
             self._actions += actions
             self._seat = replace(self._seat, membership=self.membership)
             self._roster.retain(self.membership.active | 1 << self._seat.me)
+            self._capabilities.retain(self.membership.active)
             self._early.retain(self.membership.active)
 
     def _begin_adoption(self, certificate: Certificate, now: float) -> None:
@@ -508,7 +578,7 @@ class RoundMachine:
         """The round is certified and its model is here: saves both, and goes on."""
         block, current, self._current = certificate.block, self._current, None
         if current is not None:
-            current.leave(now)
+            self._carried = current.leave(now, block)
             self._actions += current.take_actions()
         ours = current if current is not None and current.number == certificate.round else None
         self._actions.append(Checkpoint(certificate=certificate, chain=tuple(self._chain)))
@@ -517,6 +587,7 @@ class RoundMachine:
         if not catch_up:
             self._actions += self._answers.spread(certificate, self._seat, now)
         refused = [] if ours is None else ours.refused()
+        late = [] if ours is None else ours.late(block.participants)
         finished = RoundFinished(
             round=certificate.round,
             model=block.model,
@@ -526,6 +597,7 @@ class RoundMachine:
             seconds=0.0 if ours is None else now - ours.started,
             phases={} if ours is None else ours.seconds,
             catch_up=catch_up,
+            late=tuple((self.membership.members[number], rounds) for number, rounds in late),
         )
         self._actions.append(finished)
         self._adopting = self._retry_at = None
@@ -539,5 +611,6 @@ class RoundMachine:
             return self._begin(now)
         self._phase = Phase.FINISHED
         self._early.clear()
+        self._actions += stop(self._carried)
         self._actions.append(TaskFinished(model=block.model))
         return True

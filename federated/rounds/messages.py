@@ -23,17 +23,17 @@ SIGNATURE_SIZE = 64  # bytes; Ed25519, RFC 8032
 MAX_VIEW = 1 << 16  # views of one round; at one a second that is most of a day
 MAX_EXAMPLES = 1 << 40  # of one member in one round; far above any, and a sum is exact in a float64
 MAX_COUNT = 1 << 50  # bytes of a model, or examples of all members together
-MAX_LISTED = 64  # update roots in a proposal; they take 2 of its 4 KiB
 MAX_CHANGES = 8  # of the membership in one block; with 43 votes they fit into a certificate of 4 KiB
 MAX_PROOFS = 2048  # bytes of all proofs in one proposal
 MAX_CREDENTIAL = 512  # bytes of what admits a new member
+MAX_RATE = 1e15  # a second, of steps or bytes; far above any, and a float64 counts it exactly
+MAX_CORES = 1 << 16  # of one machine
 NO_BLOCK = bytes(HASH_SIZE)  # what a vote to nullify names instead of a block
 
 LOW_BITS = (1 << 64) - 1  # of `participants`; tasks of up to 64 members need no others
 
-_COMMITMENT = b"atcp/commitment/1\n"
-_INPUTS = b"atcp/inputs/1\n"
-_BLOCK = b"atcp/block/2\n"
+_COMMITMENT = b"atcp/commitment/2\n"
+_BLOCK = b"atcp/block/3\n"
 _VOTE = b"atcp/vote/1\n"
 _LEAVE = b"atcp/leave/1\n"
 
@@ -56,14 +56,15 @@ class ChangeKind(IntEnum):
     JOIN = 1
     LEAVE = 2
     EJECT = 3
+    VOID = 4  # ejected, for signing a block that is a fraud
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """From the round after its block on, `peer` is a member, or none any more.
 
-    `proof` is the hash of what proves it: `proof_hash` of a `Departure` or `Evidence`, and for who joins
-    what its credential may be used only once for (see `federated.rounds.changes`).
+    `proof` is the hash of what proves it: `proof_hash` of a `Departure` or `Evidence`, of the `Fraud` that it
+    signed, and for who joins what its credential may be used only once for (see `federated.rounds.changes`).
     """
 
     kind: ChangeKind
@@ -84,8 +85,10 @@ class Model:
 class Block:
     """What a round agrees on: `model` comes out of `base` and the updates of `participants`.
 
-    `inputs` is the hash of the updates' roots, ascending; `participants` has bit i set for member i.
+    `inputs` is the root of the list of updates (`federated.rounds.inputs`); `participants` has bit i set
+    for member i.
     `parent` is the hash of the block of the round before, and the task id in round 1: blocks form a chain.
+    One without participants has the model `base`, or restores an earlier one (`federated.rounds.recent`).
     """
 
     task: bytes
@@ -101,7 +104,12 @@ class Block:
     @property
     def skipped(self) -> bool:
         """Whether the round leaves the model as it is."""
-        return self.participants == 0
+        return self.participants == 0 and self.model.digest == self.base
+
+    @property
+    def voids(self) -> tuple[Change, ...]:
+        """The changes that eject signers of a fraud."""
+        return tuple(change for change in self.changes if change.kind is ChangeKind.VOID)
 
     @property
     def hash(self) -> bytes:
@@ -131,28 +139,29 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reveal:
-    """The update that the sender committed itself to, and how many examples it was trained on."""
+    """The update that the sender committed itself to, and how many examples it was trained on.
+
+    It was trained on the model before the round that is `staleness` rounds earlier.
+    """
 
     round: int
     root: bytes
     size: int
     nonce: bytes
     examples: int
+    staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Propose:
     """The leader's block for `view`; `parent` is the view in which it was notarized before, or 0.
 
-    `inputs` are the updates' roots, for whoever reads along; they are left out when there are more than
-    `MAX_LISTED`, or changes of the membership. Voters need only their hash, which is in the block.
     `proofs` has what proves each change of the block, in their order.
     """
 
     view: int
     parent: int
     block: Block
-    inputs: tuple[bytes, ...]
     proofs: tuple[bytes, ...] = ()
 
     @property
@@ -238,6 +247,23 @@ class Accuse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fraud:
+    """The sender computed the certified `block` of `round` again, and it is not what its updates come to."""
+
+    round: int
+    block: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """That some member voted to finalize the block of `fraud` in `view`; the signature is its own."""
+
+    fraud: Fraud
+    view: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
     """A vote of `peer`, for a peer that may have forgotten it: its disk could be lost."""
 
@@ -250,7 +276,38 @@ class Recall:
         return self.vote.round
 
 
-Body = Hello | Commit | Reveal | Propose | Vote | Proof | Certificate | Join | Leave | Accuse | Recall
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """What the sender measured of itself by `round`: rates are per second, and 0 while they are not known.
+
+    `bytes_down` and `bytes_up` are of blobs over the network, `aggregate_bytes_per_second` of updates that
+    are averaged; `memory` is in bytes. Nobody can check it, so it decides only what may as well be wrong.
+    """
+
+    round: int
+    steps_per_second: float
+    bytes_down: float
+    bytes_up: float
+    aggregate_bytes_per_second: float
+    memory: int
+    cores: int
+
+
+Body = (
+    Hello
+    | Commit
+    | Reveal
+    | Propose
+    | Vote
+    | Proof
+    | Certificate
+    | Join
+    | Leave
+    | Accuse
+    | Fraud
+    | Recall
+    | Capability
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,15 +325,14 @@ class Message:
 
 
 def commitment(peer: PeerId, task: bytes, base: bytes, reveal: Reveal) -> bytes:
-    """What `peer` publishes before it reveals its update; useless to whoever copies it."""
+    """What `peer` publishes before it reveals its update; useless to whoever copies it.
+
+    `base` is the digest of the model that the update was trained on. It holds all that the reveal says, so
+    that nobody can tell one member this and the next one that.
+    """
     sender = bytes([len(peer.raw)]) + peer.raw
-    where = sender + task + struct.pack(">Q", reveal.round) + base
-    return sha256(_COMMITMENT + where + reveal.nonce + reveal.root).digest()
-
-
-def inputs_hash(roots: tuple[bytes, ...]) -> bytes:
-    """The hash of an ascending list of update roots."""
-    return sha256(_INPUTS + b"".join(roots)).digest()
+    numbers = struct.pack(">QQQB", reveal.round, reveal.size, reveal.examples, reveal.staleness)
+    return sha256(_COMMITMENT + sender + task + numbers + base + reveal.nonce + reveal.root).digest()
 
 
 def pack_changes(changes: tuple[Change, ...]) -> bytes:

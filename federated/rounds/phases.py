@@ -8,9 +8,11 @@
     AGGREGATE → the model of the valid ones      or a skipped round, when they are too few
     VOTE ─────→ decided                          see `federated.rounds.voting`
 
-Where a committee is drawn, a member that does not vote in this round goes from COMMIT to AWAIT:
+Where a committee is drawn, a member that does not vote in this round goes from COMMIT to AWAIT, and so does a
+voter that is relieved as too slow (`federated.rounds.duty`):
 
     AWAIT ────→ the certificate comes           its own update is revealed; others check and count it
+          └───→ FETCH                           a relieved voter, when the round is not decided in time
 
 From COMMIT to VALIDATE a phase ends when the policy's share of the live members have answered and
 there is enough for a round that counts, or at its deadline; a member that is lost is not waited for,
@@ -30,15 +32,15 @@ from math import ceil, inf
 from federated.rounds.actions import (
     Action,
     DigestMismatch,
+    DutyChanged,
     Misbehaved,
     PhaseFinished,
     Publish,
-    StopTraining,
-    Train,
     WriteJournal,
 )
 from federated.rounds.collection import Collection, Status
 from federated.rounds.committee import Panel, numbers_in, set_of
+from federated.rounds.duty import duties
 from federated.rounds.events import (
     Aggregated,
     AggregateFailed,
@@ -52,8 +54,6 @@ from federated.rounds.events import (
     WorkEvent,
 )
 from federated.rounds.messages import (
-    HASH_SIZE,
-    MAX_EXAMPLES,
     Block,
     Body,
     Certificate,
@@ -62,8 +62,10 @@ from federated.rounds.messages import (
     Model,
     Recall,
     Reveal,
-    commitment,
+    Vote,
 )
+from federated.rounds.own import Carried, OwnUpdate
+from federated.rounds.past import Base
 from federated.rounds.roster import ROUNDING, Seat
 from federated.rounds.voting import Voting
 from p2p.peer_id import PeerId
@@ -77,8 +79,9 @@ ORDER = (
     Phase.AGGREGATE,
     Phase.VOTE,
 )
-WATCHED = (Phase.TRAIN, Phase.COMMIT, Phase.AWAIT)  # of a member that does not vote
+WATCHED = (Phase.TRAIN, Phase.COMMIT, Phase.AWAIT)  # of a member that does not vote, or is relieved
 LAST = (Phase.VOTE, Phase.AWAIT)
+PATIENCE = 6  # phases' deadlines that a relieved voter waits: four phases and a view of the others
 MAX_GAP = 16  # phases' deadlines between two repetitions, where they are rare
 SETTLED = (Status.HERE, Status.VALID, Status.REFUSED, Status.FAILED)
 
@@ -86,7 +89,8 @@ SETTLED = (Status.HERE, Status.VALID, Status.REFUSED, Status.FAILED)
 class RoundInProgress:
     """The round `number` on the model `base`, decided by `panel`; `entries` is its journal.
 
-    `parent` is the hash of the block of the round before.
+    `parent` is the hash of the block of the round before, `bases` the models that updates may build on, by
+    their staleness, and `carried` our training of an earlier round.
 
     Every method ends with what follows from it; `take_actions` has it all, in order.
     """
@@ -99,8 +103,10 @@ class RoundInProgress:
         parent: bytes,
         number: int,
         base: Model,
+        bases: Sequence[Base],
         entries: Sequence[Body],
         now: float,
+        carried: Carried | None = None,
     ) -> None:
         self.number = number
         self.base = base
@@ -111,7 +117,7 @@ class RoundInProgress:
         self.repeat_at = inf  # when to say again what we said, where a committee is drawn
         self._seat = seat
         self._collection = Collection(
-            membership=seat.membership, round_number=number, base=base.digest, max_update=seat.max_update
+            membership=seat.membership, round_number=number, bases=bases, max_update=seat.max_update
         )
         self._voting: Voting | None = None  # None when we are not in the committee
         me = panel.seat(seat.me)
@@ -127,20 +133,21 @@ class RoundInProgress:
                 entries=entries,
             )
         self._order = WATCHED if me is None else ORDER
+        self._relieved = 0  # the voters that do not aggregate, as far as we know
+        self._has_voted = any(isinstance(entry, Vote) for entry in entries)
         self._minimum = seat.minimum
         self._gap = 0.0  # until the next repetition
-        self._own = next((entry for entry in entries if isinstance(entry, Reveal)), None)
-        self._training = self._own is None
+        self._own = OwnUpdate(seat=seat, number=number, bases=bases, entries=entries)
         self._entered = now
         self._deadline = self._end_of(Phase.TRAIN, now)
+        self._is_overtaken = False
         self._held = False  # fewer voters are live than a vote needs
         self._tally = (0, 0)  # in the current phase: answers that count, and how many end it
         self._reported: dict[tuple[PeerId, str], bool] = {}
-        self._actions: list[Action] = []
-        if self._own is None:
-            self._actions.append(Train(round=number, base=base))
-        else:
-            self._commit(self._own, now)
+        restored = self._own.reveal
+        self._actions: list[Action] = self._own.begin(base, carried)
+        if self._own.reveal is not None:
+            self._commit(self._own.reveal, now, is_new=restored is None)
         self.advance(now)
 
     @property
@@ -156,10 +163,9 @@ class RoundInProgress:
     def handle(self, event: WorkEvent, now: float) -> None:
         """The result of an action of this round."""
         match event:
-            case Trained():
-                self._handle_trained(event, now)
-            case TrainFailed():
-                self._training = False
+            case Trained() | TrainFailed():
+                if self._own.handle(event) and self._own.reveal is not None:
+                    self._commit(self._own.reveal, now, is_new=True)
             case Fetched(root=root):
                 self._actions += self._collection.fetched(root)
             case FetchFailed(root=root):
@@ -198,7 +204,8 @@ class RoundInProgress:
         """When `handle_timer` is due."""
         if self.phase is Phase.VOTE and self._voting is not None:
             return self._voting.next_deadline()
-        return None if self._held or self.phase is Phase.AWAIT else self._deadline
+        is_watching = self.phase is Phase.AWAIT and not self._is_relieved
+        return None if self._held or is_watching else self._deadline
 
     def handle_timer(self, now: float) -> None:
         """Lets deadlines pass, and looks again who is live."""
@@ -209,10 +216,10 @@ class RoundInProgress:
     def repeat(self, now: float) -> None:
         """Says again where we are, for those that missed it, and tries failed fetches again."""
         bodies: list[Body] = []
-        if self._own is not None:
-            bodies.append(self._commitment(self._own))
+        if (own := self._own.reveal) is not None:
+            bodies.append(self._own.commit(own))
             if self.phase is not Phase.COMMIT:
-                bodies.append(self._own)
+                bodies.append(own)
         self._actions += [Publish(body=body) for body in bodies or [self.hello()]]
         self._gap = min(2 * self._gap, MAX_GAP * self._seat.policy.phase_deadline_s)
         self.repeat_at = now + self._gap if bodies else inf
@@ -237,55 +244,52 @@ class RoundInProgress:
             return []
         return sorted(dict.fromkeys([*self._collection.refused(), *self._voting.screened()]))
 
-    def stop_training(self) -> None:
-        """The round is decided or goes on without our update."""
-        if self._training:
-            self._training = False
-            self._actions.append(StopTraining(round=self.number))
+    def late(self, participants: int) -> list[tuple[int, int]]:
+        """Those of the `participants` whose updates were late, and by how many rounds."""
+        return self._collection.late(participants)
 
-    def leave(self, now: float) -> None:
-        """The round is over for us: stops the training, closes the books of the current phase."""
-        self.stop_training()
+    def overtake(self) -> None:
+        """The round is decided by others: nothing in it goes on but work that is under way."""
+        self._is_overtaken = True
+        self._actions += self._own.overtake()
+
+    def leave(self, now: float, block: Block | None = None) -> Carried | None:
+        """The round is over for us, with `block`: closes the books of the current phase.
+
+        What of our own work goes over to the next round.
+        """
+        self.overtake()
         self._finish_phase(now)
+        me = self._seat.me
+        left_out = block is not None and block.round == self.number and not block.participants >> me & 1
+        return self._own.carried(is_left_out=left_out and me not in dict(self.refused()))
 
-    # our own update
-
-    def _handle_trained(self, event: Trained, now: float) -> None:
-        if self._own is not None or self.phase not in (Phase.TRAIN, Phase.COMMIT):
-            return
-        self._training = False
-        self._own = Reveal(
-            round=self.number,
-            root=event.root,
-            size=event.size,
-            nonce=self._seat.rng.randbytes(HASH_SIZE),
-            examples=min(event.examples, MAX_EXAMPLES),
-        )
-        self._actions.append(WriteJournal(entries=(self._own,)))
-        self._commit(self._own, now)
-
-    def _commit(self, own: Reveal, now: float) -> None:
-        self._collection.add_commit(self._seat.me, self._commitment(own))
-        self._actions.append(Publish(body=self._commitment(own)))
+    def _commit(self, own: Reveal, now: float, *, is_new: bool) -> None:
+        commit = self._own.commit(own)
+        self._collection.add_commit(self._seat.me, commit)
+        if is_new:
+            self._actions.append(WriteJournal(entries=(own,)))
+        self._actions.append(Publish(body=commit))
         self._gap = max(self._seat.policy.phase_deadline_s, self._seat.policy.train_deadline_s / 2)
         self.repeat_at = now + self._gap
-
-    def _commitment(self, own: Reveal) -> Commit:
-        members = self._seat.membership
-        value = commitment(members.members[self._seat.me], members.task, self.base.digest, own)
-        return Commit(round=self.number, commitment=value)
 
     # the phases
 
     def advance(self, now: float) -> None:
         """Goes through all phases that are over; to be called when other members are live than before."""
+        if self._is_overtaken:
+            return
         voters = self._seat.roster.live(now) & self.panel.voters
         if voters.bit_count() < self.panel.committee.quorum:
             self._held = True
         elif self._held:
             self._held = False
             self._deadline = max(self._deadline, self._end_of(self.phase, now))
+        if self.phase is Phase.AWAIT and self._is_relieved and now >= self._deadline and not self._held:
+            self._take_up_duty(now)
         while self.phase not in LAST and self._is_over(now):
+            if self.phase is Phase.COMMIT:
+                self._share_out(now)
             self._enter(self._order[self._order.index(self.phase) + 1], now)
         if self._voting is None:
             return
@@ -302,11 +306,11 @@ class RoundInProgress:
         collection = self._collection
         match self.phase:
             case Phase.TRAIN:
-                return expired or not self._training
+                return expired or not self._own.is_training
             case Phase.AGGREGATE:
                 return expired or self._voting is None or self._voting.is_prepared()
             case Phase.COMMIT:
-                idle = self._own is None and not self._training
+                idle = self._own.reveal is None and not self._own.is_training
                 waiting = self._seat.roster.awaited(now) & ~(idle << self._seat.me)
                 answered = useful = collection.committed
             case Phase.REVEAL:
@@ -344,18 +348,48 @@ class RoundInProgress:
         match phase:
             case Phase.REVEAL | Phase.AWAIT:
                 self._collection.close()
-                if self._own is not None:
-                    self._collection.add_reveal(self._seat.me, self._own)
-                    self._actions.append(Publish(body=self._own))
+                if (own := self._own.reveal) is not None:
+                    self._collection.add_reveal(self._seat.me, own)
+                    self._actions.append(Publish(body=own))
                     self._gap = self._seat.policy.phase_deadline_s
                     self.repeat_at = now + self._gap
-                self.stop_training()
+                self._actions += self._own.overtake()
             case Phase.AGGREGATE if self._voting is not None:
                 self._voting.prepare()
             case Phase.VOTE if self._voting is not None:
                 self._voting.start(now)
             case _:
                 pass
+
+    @property
+    def _is_relieved(self) -> bool:
+        """Whether we vote in this round, but leave it to others to aggregate, so far."""
+        return bool(self._relieved >> self._seat.me & 1)
+
+    def _share_out(self, now: float) -> None:
+        """Settles who aggregates what was committed. Who has voted before a restart goes on with that."""
+        if self._voting is None or self._has_voted:
+            return
+        voters, seat = self.panel.voters, self._seat
+        self._relieved = voters & ~duties(
+            self.panel,
+            seat.capabilities.known,
+            seat.roster.live(now),
+            updates=self._collection.committed.bit_count(),
+            size=self.base.size,
+            deadline=seat.policy.phase_deadline_s,
+        )
+        self._voting.relieved = self._relieved
+        if self._is_relieved:
+            self._order = WATCHED
+            self._actions.append(DutyChanged(round=self.number, relieved=True))
+
+    def _take_up_duty(self, now: float) -> None:
+        """The others do not decide the round: does what every voter does, from where it can."""
+        self._relieved &= ~(1 << self._seat.me)
+        self._order = ORDER
+        self._actions.append(DutyChanged(round=self.number, relieved=False))
+        self._enter(Phase.FETCH, now)
 
     def _finish_phase(self, now: float) -> None:
         self.seconds[self.phase] = seconds = now - self._entered
@@ -371,12 +405,15 @@ class RoundInProgress:
         """The deadline of a phase; commits have the time that others may train on top, from the start."""
         policy = self._seat.policy
         training = policy.train_deadline_s if phase in (Phase.TRAIN, Phase.COMMIT) else 0.0
-        return start + training + (0.0 if phase is Phase.TRAIN else policy.phase_deadline_s)
+        phases = {Phase.TRAIN: 0, Phase.AWAIT: PATIENCE}.get(phase, 1)
+        return start + training + phases * policy.phase_deadline_s
 
     def _fetch(self, now: float, *, retry: bool) -> None:
-        if self._voting is not None and self.phase not in (Phase.TRAIN, Phase.COMMIT):
-            live = self._seat.roster.live(now) & ~(1 << self._seat.me)
-            self._actions += self._collection.fetches(live, self.panel.voters, self._voting.checking, retry)
+        if self._voting is None or self._is_relieved or self.phase in (Phase.TRAIN, Phase.COMMIT):
+            return
+        live = self._seat.roster.live(now) & ~(1 << self._seat.me)
+        fetchers = self.panel.voters & ~self._relieved
+        self._actions += self._collection.fetches(live, fetchers, self._voting.checking, retry)
 
     def _report(self, action: Misbehaved) -> None:
         """Tells of a broken rule once a round, however often it is broken."""

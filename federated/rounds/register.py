@@ -128,7 +128,7 @@ class Register:
         self.pending.settle(self.membership)
         number = certificate.round
         actions: list[Action] = [MembershipChanged(round=number, membership=self.membership, changes=changes)]
-        ejected = [change for change in changes if change.kind is ChangeKind.EJECT]
+        ejected = [change for change in changes if change.kind in (ChangeKind.EJECT, ChangeKind.VOID)]
         actions += [Ejected(round=number, peer=change.peer, evidence=change.proof) for change in ejected]
         me = self.membership.members[self._me]
         self.is_ejected |= me in [change.peer for change in ejected]

@@ -8,11 +8,14 @@ from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from federated.manifest import RoundPolicy
+from federated.rounds.capabilities import Capabilities
 from federated.rounds.committee import Membership
 from federated.rounds.pending import Pending
 
 if TYPE_CHECKING:
     from random import Random
+
+    from federated.rounds.fraud import Frauds
 
 ROUNDING = 1e-9  # so that a share of 0.1 of 30 members is 3, whatever the last bit says
 
@@ -116,11 +119,17 @@ class Seat:
     max_update: int  # bytes
     roster: Roster
     pending: Pending
+    frauds: Frauds
+    capabilities: Capabilities
     period: float  # seconds after which own messages are repeated
     is_drawn: bool  # whether each round has a committee; then only what is missed is said again
 
     @property
     def minimum(self) -> int:
         """The updates without which a round is skipped."""
-        active = self.membership.active.bit_count()
-        return max(1, ceil(self.policy.min_updates * active - ROUNDING))
+        return minimum_of(self.policy, self.membership)
+
+
+def minimum_of(policy: RoundPolicy, membership: Membership) -> int:
+    """The updates without which a round of these members is skipped."""
+    return max(1, ceil(policy.min_updates * membership.active.bit_count() - ROUNDING))

@@ -1,11 +1,15 @@
 """The vote phase of a round: answers what the agreement asks, out of the collected updates.
 
 What we propose: in view 1 all updates that came in time; later, since not everybody may have the
-updates of members that are gone, those of the live members when they are enough. When each member
+updates of members that are gone, those of the live members when they are enough, without those of
+members that committed themselves twice: others may have the other one. When each member
 has led in vain, leaders propose to skip the round: nothing is missing for that, anywhere.
 
 What we vote for: a model that we made ourselves from the same updates; a skip when we have too few
 updates too, or when each member has led in vain.
+
+What a bad committee certified earlier comes first, see `federated.rounds.fraud`: the first few leaders that
+found it out propose to undo it, and we vote for that if we found it out too, and for nothing else so early.
 """
 
 from __future__ import annotations
@@ -22,11 +26,13 @@ from federated.rounds.agreement import (
     Offence,
     ProposalWanted,
 )
-from federated.rounds.assembly import Assembly, Draft
+from federated.rounds.assembly import Assembly
 from federated.rounds.collection import Collection, Status
 from federated.rounds.committee import Panel, numbers_in
 from federated.rounds.events import Aggregated, AggregateFailed, Inputs, Screened
-from federated.rounds.messages import Block, Body, Certificate, Model, Propose, Recall, inputs_hash
+from federated.rounds.fraud import Remedy
+from federated.rounds.inputs import inputs_root
+from federated.rounds.messages import Block, Body, Certificate, Model, Propose, Recall
 from federated.rounds.roster import Seat
 
 MIN_VIEWS = 8  # views before a round is given up, also when a few members have led in fewer
@@ -51,6 +57,7 @@ class Voting:
         entries: Sequence[Body],
     ) -> None:
         self.certificate: Certificate | None = None
+        self.relieved = 0  # the voters that leave it to others to aggregate, and so do not propose
         self._seat = seat
         self._panel = panel
         self._number = number
@@ -73,14 +80,15 @@ class Voting:
             sign=seat.sign,
             timeout=seat.policy.phase_deadline_s,
             period=seat.period,
+            signs_unchecked=not seat.is_drawn,  # else who signs a fraud must be a liar
         )
         self._agreement.restore(entries)
         self._last_resort = max(MIN_VIEWS, panel.committee.size) + 1  # from this view on, only a skip
         self._started = False
         self._candidates: Inputs = ()
         self._prepared = False
-        self._drafted = (0, 0)  # the view and what was known when a proposal was not ready
-        self._judged: tuple[Propose, int, int, int] | None = None  # what a verdict was sought on in vain
+        self._drafted = (0, 0, 0)  # the view and what was known when a proposal was not ready
+        self._judged: tuple[Propose, int, int, int, int] | None = None  # what a verdict was sought on in vain
         self._wanted: tuple[int, Inputs] | None = None  # the view that waits for our proposal
         self._check: Propose | None = None  # the proposal that waits for our verdict
         self._actions: list[Action] = []
@@ -125,7 +133,9 @@ class Voting:
 
         A refusal of its block would not do: others may have been given the same block with better proofs.
         """
-        return proposal.block.parent != self._parent or self._seat.pending.accepts(proposal)
+        if proposal.block.parent != self._parent:
+            return True
+        return self._seat.pending.accepts(proposal) and self._seat.frauds.accepts(proposal.block)
 
     def handle_recall(self, body: Recall) -> None:
         """Somebody remembers a vote of ours: if we do not, our journal was lost, and we vote no more."""
@@ -172,15 +182,14 @@ class Voting:
             self._absorb(actions, now)
             if actions:
                 return True
-        if self._wanted is not None and self._drafted != (self._wanted[0], self._assembly.changes):
-            self._drafted = (self._wanted[0], self._assembly.changes)
-            draft = self._draft(*self._wanted)
-            if draft is not None:
-                view, self._wanted = self._wanted[0], None
-                self._propose(view, draft, now)
+        learned = (self._assembly.changes, self._seat.frauds.changes)
+        if self._wanted is not None and self._drafted != (self._wanted[0], *learned):
+            self._drafted = (self._wanted[0], *learned)
+            if self._propose(*self._wanted, now):
+                self._wanted = None
                 return True
         if self._check is not None:
-            proposal, known = self._check, (self._collection.changes, self._assembly.changes)
+            proposal, known = self._check, (self._collection.changes, *learned)
             if self._judged == (proposal, *known, self._agreement.view):
                 return False  # nothing was learned since it was looked at
             self._judged = (proposal, *known, self._agreement.view)
@@ -192,12 +201,13 @@ class Voting:
         return False
 
     def _is_leader_away(self, now: float) -> bool:
-        """Whether the leader is gone, or has no update: then it is behind, and not yet here to lead.
+        """Whether the leader is gone, or relieved, or has no update: it is behind, and not yet here to lead.
 
-        Once each member could have led, those without an update are waited for too.
+        Once each member could have led, those that are only late are waited for too.
         """
         leader, me = self._panel.members[self._agreement.leader], self._seat.me
-        behind = leader != me and not self._collection.revealed >> leader & 1
+        here = self._collection.revealed & ~self.relieved | 1 << me
+        behind = not here >> leader & 1
         first = self._agreement.view <= self._panel.committee.size
         return (behind and first) or not self._seat.roster.is_live(leader, now)
 
@@ -219,29 +229,58 @@ class Voting:
     # what we propose
 
     def _selection(self, view: int, now: float) -> Inputs:
-        live, number = self._seat.roster.live(now), self._seat.membership.number
-        present = tuple(item for item in self._candidates if live >> (number(item.peer) or 0) & 1)
+        good = self._seat.roster.live(now) & ~self._collection.equivocators
+        number = self._seat.membership.number
+        present = tuple(item for item in self._candidates if good >> (number(item.peer) or 0) & 1)
         return present if view > 1 and len(present) >= self._seat.minimum else self._candidates
 
-    def _draft(self, view: int, inputs: Inputs) -> Draft | None:
+    def _draft(self, view: int, inputs: Inputs) -> Block | None:
         if view >= self._last_resort:
             return self._assembly.skip()
         self._actions += self._assembly.ask(inputs)
         return self._assembly.draft(inputs)
 
-    def _propose(self, view: int, draft: Draft, now: float) -> None:
-        """Proposes the draft, with the changes of the membership that are asked for."""
-        changes, proofs = self._seat.pending.propose(self._number)
-        block, roots = draft.block, draft.roots
+    def _propose(self, view: int, inputs: Inputs, now: float) -> bool:
+        """Proposes a draft with the changes of the membership that are asked for; whether there was one.
+
+        A fraud is undone first. If that finds no votes, because others cannot see it, later leaders go on.
+        """
+        remedy = self._remedy(view)
+        block = self._restoring(remedy.model) if remedy and remedy.model else self._draft(view, inputs)
+        if block is None:
+            return False
+        if remedy is None:
+            changes, proofs = self._seat.pending.propose(self._number)
+        else:
+            changes, proofs = remedy.changes, remedy.proofs
         if changes:
-            block, roots = replace(block, changes=changes), ()
-        self._absorb(self._agreement.propose(view, block, roots, now, proofs), now)
+            block = replace(block, changes=changes)
+        self._absorb(self._agreement.propose(view, block, now, proofs), now)
+        return True
+
+    def _remedy(self, view: int) -> Remedy | None:
+        """What is to be done about frauds: in as many views as surely have a leader that is correct."""
+        return self._seat.frauds.remedy() if view <= self._panel.committee.faults + 1 else None
+
+    def _restoring(self, model: Model) -> Block:
+        """The block without updates that puts `model` back in its place."""
+        return replace(self._assembly.skip(), model=model)
 
     # what we vote for
 
     def _verdict(self, proposal: Propose) -> bool | None:
         """Whether to vote for the proposal; None while that is open."""
         block = proposal.block
+        is_fraud = self._seat.frauds.judge(block)
+        if is_fraud is not True:
+            leader = self._panel.members[self._agreement.leader]
+            self._actions += self._seat.frauds.consider(block, leader)
+            return is_fraud
+        restored = self._seat.frauds.restored(block)
+        if restored is not None:
+            return replace(block, changes=()) == self._restoring(restored)
+        if (remedy := self._remedy(self._agreement.view)) is not None and remedy.model is not None:
+            return None  # it builds on a fraud; a leader that knows that may follow
         if block.skipped:
             return self._skip_verdict(proposal)
         numbers = numbers_in(block.participants)
@@ -249,7 +288,7 @@ class Voting:
         if len(inputs) < len(numbers):
             return False if block.participants & ~self._seat.membership.active else None
         statuses = [self._collection.status(number) for number in numbers]
-        if inputs_hash(tuple(item.root for item in inputs)) != block.inputs or Status.REFUSED in statuses:
+        if inputs_root(inputs, self._seat.membership) != block.inputs or Status.REFUSED in statuses:
             return False
         if any(status is not Status.VALID for status in statuses):
             return None
@@ -257,15 +296,15 @@ class Voting:
         draft = self._assembly.draft(inputs)
         if draft is None:
             return None
-        ours, theirs = draft.block.model.digest, block.model.digest
-        if ours != theirs and draft.block.inputs == block.inputs:
+        ours, theirs = draft.model.digest, block.model.digest
+        if ours != theirs and draft.inputs == block.inputs:
             peer = self._panel.committee.members[self._agreement.leader]
             self._actions.append(DigestMismatch(round=self._number, peer=peer, ours=ours, theirs=theirs))
-        return replace(draft.block, changes=block.changes) == block
+        return replace(draft, changes=block.changes) == block
 
     def _skip_verdict(self, proposal: Propose) -> bool | None:
-        if replace(proposal.block, changes=()) != self._assembly.skip().block:
+        if replace(proposal.block, changes=()) != self._assembly.skip():
             return False
         ours = self._assembly.draft(self._candidates)
-        too_few = ours is not None and ours.block.skipped
+        too_few = ours is not None and ours.skipped
         return True if too_few or self._agreement.view >= self._last_resort else None

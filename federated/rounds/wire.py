@@ -2,7 +2,7 @@
 
 The map holds `kind`, `task`, `round`, `seq`, `expiry` and the fields of the body. Decoding refuses
 unknown and missing keys, wrong types, lengths and ranges, and every other encoding than our own.
-Lists are one blob of fixed-size items: update roots (32 bytes), votes (number in the committee, signature).
+Votes are one blob of fixed-size items: number in the committee and signature.
 Participants are an integer up to 2^64 - 1, and above, in tasks of more members, its bytes, big-endian.
 A block's `previous` is the hash of the one before; changes, proofs and evidence are blobs of
 `federated.rounds.changes`.
@@ -11,13 +11,14 @@ Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from math import copysign
 from typing import Any
 
 import msgpack
 
-from federated.manifest import MAX_COMMITTEE, MAX_MEMBERS, MAX_ROUNDS
+from federated.manifest import MAX_COMMITTEE, MAX_MEMBERS, MAX_ROUNDS, MAX_STALENESS
 from federated.rounds.changes import (
     pack_evidence,
     pack_proofs,
@@ -29,20 +30,22 @@ from federated.rounds.changes import (
 from federated.rounds.messages import (
     HASH_SIZE,
     LOW_BITS,
+    MAX_CORES,
     MAX_COUNT,
     MAX_CREDENTIAL,
     MAX_EXAMPLES,
-    MAX_LISTED,
+    MAX_RATE,
     MAX_VIEW,
     NO_BLOCK,
     SIGNATURE_SIZE,
     Accuse,
     Block,
     Body,
+    Capability,
     Certificate,
-    Change,
     Choice,
     Commit,
+    Fraud,
     Hello,
     Join,
     Leave,
@@ -54,9 +57,9 @@ from federated.rounds.messages import (
     Recall,
     Reveal,
     Vote,
-    inputs_hash,
     pack_changes,
 )
+from p2p.blobs.merkle import EMPTY_ROOT
 from p2p.errors import LocalProtocolError
 
 MAX_MESSAGE = 4096  # bytes; gossip carries announcements only
@@ -125,6 +128,11 @@ def _integer(low: int, high: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and low <= value <= high
 
 
+def _rate(value: Any) -> bool:
+    """Whether the value is a rate: finite, and the one of the two zeros that is not negative."""
+    return type(value) is float and copysign(1.0, value) > 0 and value <= MAX_RATE
+
+
 def _blob(size: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is bytes and len(value) == size
 
@@ -133,22 +141,12 @@ def _bytes(least: int, most: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is bytes and least <= len(value) <= most
 
 
-def _list(item: int, least: int) -> Callable[[Any], bool]:
-    """Whether the value is `least` to 64 items of `item` bytes, one behind the other."""
-    return lambda value: (
-        type(value) is bytes
-        and len(value) % item == 0
-        and least <= len(value) // item <= MAX_COMMITTEE
-        and all(first < second for first, second in pairwise(_split(value, item)))
-    )
-
-
 def _is_votes(value: Any) -> bool:
-    """Whether the value is a list of votes by distinct members."""
-    if not _list(VOTE_SIZE, 1)(value):
+    """Whether the value is votes by 1 to 64 distinct members, ascending."""
+    if type(value) is not bytes or len(value) % VOTE_SIZE or not value:
         return False
-    indexes = value[::VOTE_SIZE]
-    return indexes[-1] < MAX_COMMITTEE and len(frozenset(indexes)) == len(indexes)
+    numbers = value[::VOTE_SIZE]
+    return numbers[-1] < MAX_COMMITTEE and all(one < other for one, other in pairwise(numbers))
 
 
 def _is_participants(value: Any) -> bool:
@@ -175,6 +173,7 @@ _HEAD: Mapping[str, Callable[[Any], bool]] = {
 _BLOCK_RULES: Mapping[str, Callable[[Any], bool]] = {
     "previous": _HASH,
     "base": _HASH,
+    "inputs": _HASH,
     "participants": _is_participants,
     "examples": _COUNT,
     "digest": _HASH,
@@ -186,22 +185,38 @@ _BALLOT_RULES = {"view": _VIEW, "choice": _integer(1, 3), "block": _HASH}
 _RULES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "hello": {**_HEAD, "base": _HASH},
     "commit": {**_HEAD, "commitment": _HASH},
-    "reveal": {**_HEAD, "root": _HASH, "size": _COUNT, "nonce": _HASH, "examples": _integer(0, MAX_EXAMPLES)},
+    "reveal": {
+        **_HEAD,
+        "root": _HASH,
+        "size": _COUNT,
+        "nonce": _HASH,
+        "examples": _integer(0, MAX_EXAMPLES),
+        "staleness": _integer(0, MAX_STALENESS),
+    },
     "propose": {
         **_HEAD,
         "view": _VIEW,
         "parent": _integer(0, MAX_VIEW),
         **_BLOCK_RULES,
-        "inputs": _list(HASH_SIZE, 0),
         "proofs": _bytes(0, MAX_MESSAGE),
     },
     "vote": {**_HEAD, **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
     "proof": {**_HEAD, **_BALLOT_RULES, "votes": _is_votes},
-    "certificate": {**_HEAD, "view": _VIEW, **_BLOCK_RULES, "inputs": _HASH, "votes": _is_votes},
+    "certificate": {**_HEAD, "view": _VIEW, **_BLOCK_RULES, "votes": _is_votes},
     "join": {**_HEAD, "credential": _bytes(1, MAX_CREDENTIAL)},
     "leave": {**_HEAD, "signature": _blob(SIGNATURE_SIZE)},
     "accuse": {**_HEAD, "evidence": _bytes(1, MAX_CREDENTIAL)},
+    "fraud": {**_HEAD, "block": _HASH},
     "recall": {**_HEAD, "peer": _bytes(1, MAX_ID), **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
+    "capability": {
+        **_HEAD,
+        "steps": _rate,
+        "down": _rate,
+        "up": _rate,
+        "aggregate": _rate,
+        "memory": _COUNT,
+        "cores": _integer(1, MAX_CORES),
+    },
 }
 
 
@@ -214,49 +229,50 @@ def _fields(body: Body) -> tuple[str, dict[str, Any]]:
             return "commit", {"commitment": body.commitment}
         case Reveal():
             fields = {"root": body.root, "size": body.size, "nonce": body.nonce}
-            return "reveal", {**fields, "examples": body.examples}
+            return "reveal", {**fields, "examples": body.examples, "staleness": body.staleness}
         case Propose(block=block):
             numbers = {"view": body.view, "parent": body.parent}
-            lists = {"inputs": _listed(body), "proofs": pack_proofs(body.proofs)}
-            return "propose", {**numbers, **_block_fields(block), **lists}
+            return "propose", {**numbers, **_block_fields(block), "proofs": pack_proofs(body.proofs)}
         case Vote():
             return "vote", {**_ballot_fields(body), "signature": body.signature}
         case Proof():
             return "proof", {**_ballot_fields(body), "votes": _join(body.votes)}
         case Certificate(block=block):
-            fields = {"view": body.view, **_block_fields(block), "inputs": block.inputs}
-            return "certificate", {**fields, "votes": _join(body.votes)}
+            return "certificate", {"view": body.view, **_block_fields(block), "votes": _join(body.votes)}
         case Join():
             return "join", {"credential": body.credential}
         case Leave():
             return "leave", {"signature": body.signature}
         case Accuse():
             return "accuse", {"evidence": pack_evidence(body.evidence)}
+        case Fraud():
+            return "fraud", {"block": body.block}
         case Recall(vote=vote):
             return "recall", {"peer": body.peer.raw, **_ballot_fields(vote), "signature": vote.signature}
+        case Capability():
+            rates = {"steps": body.steps_per_second, "down": body.bytes_down, "up": body.bytes_up}
+            machine = {"memory": body.memory, "cores": body.cores}
+            return "capability", {**rates, "aggregate": body.aggregate_bytes_per_second, **machine}
 
 
 def _ballot_fields(body: Vote | Proof) -> dict[str, Any]:
     return {"view": body.view, "choice": int(body.choice), "block": body.block}
 
 
-def _listed(body: Propose) -> bytes:
-    """The roots of a proposal's updates, or their hash when they are not listed."""
-    listed = is_listed(body.block.participants, body.block.changes)
-    return b"".join(body.inputs) if listed else body.block.inputs
-
-
-def is_listed(participants: int, changes: Sequence[Change]) -> bool:
-    """Whether there is room in a proposal for the roots of its updates."""
-    return participants.bit_count() <= MAX_LISTED and not changes
-
-
 def _block_fields(block: Block) -> dict[str, Any]:
     model, members = block.model, block.participants
     bits = members if members <= LOW_BITS else members.to_bytes((members.bit_length() + 7) // 8)
-    fields = {"previous": block.parent, "base": block.base, "participants": bits, "examples": block.examples}
-    hashes = {"digest": model.digest, "root": model.root, "size": model.size}
-    return {**fields, **hashes, "changes": pack_changes(block.changes)}
+    return {
+        "previous": block.parent,
+        "base": block.base,
+        "inputs": block.inputs,
+        "participants": bits,
+        "examples": block.examples,
+        "digest": model.digest,
+        "root": model.root,
+        "size": model.size,
+        "changes": pack_changes(block.changes),
+    }
 
 
 def _join(votes: tuple[tuple[int, bytes], ...]) -> bytes:
@@ -272,41 +288,33 @@ def _participants(values: dict[str, Any]) -> int:
     return int.from_bytes(value) if type(value) is bytes else int(value)
 
 
-def _block(values: dict[str, Any], inputs: bytes) -> Block:
+def _block(values: dict[str, Any]) -> Block:
     block = Block(
         task=values["task"],
         parent=values["previous"],
         round=values["round"],
         base=values["base"],
-        inputs=inputs,
+        inputs=values["inputs"],
         participants=_participants(values),
         examples=values["examples"],
         model=Model(digest=values["digest"], root=values["root"], size=values["size"]),
         changes=unpack_changes(values["changes"]),
     )
-    if block.skipped and (block.examples, block.inputs, block.model.digest) != (
-        0,
-        inputs_hash(()),
-        block.base,
-    ):
+    if not block.participants and (block.examples, block.inputs) != (0, EMPTY_ROOT):
+        raise MessageError("a round without participants has no updates")
+    if not block.participants and not block.skipped and not block.voids:
         raise MessageError("a round that is skipped leaves the model as it is")
     return block
 
 
 def _propose(values: dict[str, Any]) -> Propose:
-    inputs = tuple(_split(values["inputs"], HASH_SIZE))
-    participants = _participants(values)
-    listed = is_listed(participants, unpack_changes(values["changes"]))
-    if len(inputs) != (participants.bit_count() if listed else 1):
-        raise MessageError("a proposal has one update of each participant, or the hash of all")
     if values["parent"] >= values["view"]:
         raise MessageError("a proposal's parent is an earlier view")
-    block = _block(values, inputs_hash(inputs) if listed else inputs[0])
+    block = _block(values)
     proofs = unpack_proofs(values["proofs"])
     if len(proofs) != len(block.changes):
         raise MessageError("a proposal has one proof of each change")
-    roots = inputs if listed else ()
-    return Propose(view=values["view"], parent=values["parent"], block=block, inputs=roots, proofs=proofs)
+    return Propose(view=values["view"], parent=values["parent"], block=block, proofs=proofs)
 
 
 def _ballot(values: dict[str, Any]) -> dict[str, Any]:
@@ -324,8 +332,7 @@ def _proof(values: dict[str, Any]) -> Proof:
 
 
 def _certificate(values: dict[str, Any]) -> Certificate:
-    block = _block(values, values["inputs"])
-    return Certificate(view=values["view"], block=block, votes=_votes(values["votes"]))
+    return Certificate(view=values["view"], block=_block(values), votes=_votes(values["votes"]))
 
 
 def _accuse(values: dict[str, Any]) -> Accuse:
@@ -342,7 +349,7 @@ def _plain(body: Callable[..., Body], *names: str) -> Callable[[dict[str, Any]],
 _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Body]] = {
     "hello": _plain(Hello, "base"),
     "commit": _plain(Commit, "commitment"),
-    "reveal": _plain(Reveal, "root", "size", "nonce", "examples"),
+    "reveal": _plain(Reveal, "root", "size", "nonce", "examples", "staleness"),
     "propose": _propose,
     "vote": lambda values: Vote(**_ballot(values), signature=values["signature"]),
     "proof": _proof,
@@ -350,7 +357,17 @@ _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Body]] = {
     "join": _plain(Join, "credential"),
     "leave": _plain(Leave, "signature"),
     "accuse": _accuse,
+    "fraud": _plain(Fraud, "block"),
     "recall": lambda values: Recall(
         peer=parse_peer(values["peer"]), vote=Vote(**_ballot(values), signature=values["signature"])
+    ),
+    "capability": lambda values: Capability(
+        round=values["round"],
+        steps_per_second=values["steps"],
+        bytes_down=values["down"],
+        bytes_up=values["up"],
+        aggregate_bytes_per_second=values["aggregate"],
+        memory=values["memory"],
+        cores=values["cores"],
     ),
 }

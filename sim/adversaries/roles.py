@@ -27,6 +27,9 @@ class Role:
     router: type[Router] | None = None
     answer: Respond | None = None  # instead of p2p.kad.responder.answer
     corrupt: Corrupt | None = None  # (the round's model, what training came to) → what is handed in
+    conspires: bool = (
+        False  # certifies a poisoned model with its like, where they are a quorum of a committee
+    )
 
 
 HONEST = Role(description="keeps all rules")
@@ -89,6 +92,10 @@ ROLES: dict[str, Role] = {
     ),
     "abstainer": Role(
         description="trains, and never votes, leads or passes a proof on", router=voting.Abstainer
+    ),
+    "conspirator": Role(
+        description="certifies a poisoned model with its like, once they are a quorum of a drawn committee",
+        conspires=True,
     ),
     "nan": Role(description="hands in a model of values that are no numbers", corrupt=training.make_nan),
 }

@@ -29,6 +29,7 @@ from federated.rounds.actions import (
     MembershipChanged,
     Misbehaved,
     Publish,
+    Recompute,
     RoundFinished,
     StopTraining,
     TaskFinished,
@@ -76,7 +77,9 @@ class Member:
         folder = life.files.sub("tasks").sub(manifest.task_id.hex())
         self._state = TaskState(folder, manifest.task_id, len(bench.initial))
         self._initial = bench.initial
-        self._work = RoundWork(life, bench, shared, load.train_seconds, self._durably)
+        conspires = self._conspires if world.role(number).conspires else None
+        snapshots, seconds = self._state.snapshots, load.train_seconds
+        self._work = RoundWork(life, bench, shared, snapshots, seconds, self._durably, conspires)
         self._machine = self._open_machine(Restored())
         self._gate = SharedGate(shared, self._wall)
         self._timer = Timer(life, self._deadline, self._due)
@@ -102,6 +105,14 @@ class Member:
             verify=self._shared.verify,
             membership=restored.membership(Membership(manifest.task_id, manifest.peer_ids)),
         )
+
+    def _conspires(self) -> bool:
+        """Whether we and our like are a quorum of the committee."""
+        panel, world = self._machine.panel, self._life.world
+        if panel is None:
+            return False
+        roles = [world.role(world.numbers[peer]) for peer in panel.committee.members]
+        return sum(role.conspires for role in roles) >= panel.committee.quorum
 
     def _restore(self) -> Restored:
         restored = self._state.restore()
@@ -183,7 +194,7 @@ class Member:
                 self._hold(partial(self._state.checkpoint, certificate, chain, model))
             case Publish(body=body):
                 self._publish(body)
-            case Train() | Fetch() | Validate() | Aggregate() | Adopt():
+            case Train() | Fetch() | Validate() | Aggregate() | Adopt() | Recompute():
                 self._work.begin(action, self.handle)
             case FetchHistory():
                 self.handle(HistoryFailed())  # those that are behind are sent a few at a time

@@ -2,21 +2,22 @@
 
     Train ──→ Trained, TrainFailed          Validate ──→ Validated
     Fetch ──→ Fetched, FetchFailed          Aggregate ─→ Aggregated, Screened, AggregateFailed
-    Adopt ──→ ModelAdopted, AdoptFailed
+    Adopt ──→ ModelAdopted, AdoptFailed     Recompute ─→ Recomputed, see `sim.cores.recomputing`
 
 As `federated.work`, with calls for awaits. A node has one processor for training and one for all else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from federated.codec import encode
 from federated.errors import CodecError, FederatedError
 from federated.parameters import Parameters
-from federated.rounds.actions import Adopt, Aggregate, Fetch, Train, Validate
+from federated.rounds.actions import Adopt, Aggregate, Fetch, Recompute, Train, Validate
+from federated.rounds.audits import outcome
 from federated.rounds.events import (
     AdoptFailed,
     Aggregated,
@@ -24,19 +25,26 @@ from federated.rounds.events import (
     Event,
     Fetched,
     FetchFailed,
+    Inputs,
     ModelAdopted,
     Screened,
     Trained,
     TrainFailed,
     Validated,
+    Verdict,
 )
 from federated.rounds.messages import Model
-from federated.workbench import LocalUpdate, Refusals, Workbench
+from federated.rounds.recent import EVIDENCE_ROUNDS
+from federated.snapshots import Snapshot
+from federated.workbench import LocalUpdate, Refusals, Workbench, as_claimed
+from sim.adversaries.committee import poison
+from sim.cores.recomputing import Recomputing
 from sim.cores.settings import BROKEN
 from sim.durations import AGGREGATE, EVALUATE, OTHER, SPREAD, VALIDATE
 
 if TYPE_CHECKING:
     from federated.plugin import ModelUpdate
+    from federated.snapshots import Snapshots
     from federated.work import Work
     from sim.cores.node import Life
     from sim.cores.shared import Shared
@@ -64,21 +72,28 @@ class Processor:
 
 
 class RoundWork:
-    """Does the work of one round after the other; `durably(call, done)` gets through to the disk."""
+    """Does the work of one round after the other; `durably(call, done)` gets through to the disk.
+
+    `conspires` says of an adversary whether it poisons the model of this round.
+    """
 
     def __init__(
         self,
         life: Life,
         bench: Workbench,
         shared: Shared,
+        snapshots: Snapshots,
         train_seconds: float,
         durably: Callable[[Callable[[], object], Callable[..., None]], None],
+        conspires: Callable[[], bool] | None = None,
     ) -> None:
         self._life = life
         self._bench = bench
         self._shared = shared
+        self._snapshots = snapshots
         self._train_seconds = train_seconds
         self._durably = durably
+        self._conspires = conspires
         self._blobs = life.open_blobs()
         self._trainer, self._processor = Processor(life), Processor(life)
         self._round = 0  # rounds begun: work of earlier ones is void
@@ -91,6 +106,7 @@ class RoundWork:
         self._updates: dict[bytes, ModelUpdate] = {}  # by root: those that are fine on their own
         self._roots: dict[bytes, None] = {}  # what this round has in the blob store
         self._stale: tuple[bytes, ...] = ()  # blobs of the last round: somebody may be one behind
+        self._evidence: dict[bytes, int] = {}  # what shows a fraud, and the rounds for which it is kept
 
     # Models
 
@@ -119,8 +135,11 @@ class RoundWork:
         self._round += 1
         self._base, self._base_digest = self.decode(data), model.digest
         self._models, self._fetched, self._updates = {model.digest: data}, {}, {}
-        for root in self._stale:
-            self._blobs.discard(root)
+        over = [root for root, left in self._evidence.items() if left <= 1]
+        self._evidence = {root: left - 1 for root, left in self._evidence.items() if left > 1}
+        for root in (*self._stale, *over):
+            if root not in self._roots and root not in self._evidence:  # else it is wanted again
+                self._blobs.discard(root)
         self._stale = tuple(root for root in self._roots if root != model.root)
         self._roots = {model.root: None}
 
@@ -139,12 +158,19 @@ class RoundWork:
 
     # Work
 
-    def begin(self, action: Work, done: Done) -> None:
-        """Starts work of this round; `done` gets the event that it ends in, unless the round is over."""
+    def begin(self, action: Work | Recompute, done: Done) -> None:
+        """Starts work of this round; `done` gets the event that it ends in, unless the round is over.
+
+        A training goes on until it is stopped, and a block is computed again however long its round is over.
+        """
+        if isinstance(action, Train):
+            self._train(action, done)
+            return
+        if isinstance(action, Recompute):
+            self._recompute(action, done)
+            return
         done = partial(self._deliver, self._round, done)
         match action:
-            case Train():
-                self._train(action, done)
             case Fetch():
                 self._fetch(action, done)
             case Validate():
@@ -166,22 +192,38 @@ class RoundWork:
         self._training += 1
         training, base, number = self._training, self._base, action.round
 
-        def job() -> None:
+        def loaded(state: Parameters) -> None:
+            if training == self._training:
+                rng = self._life.world.task_rng
+                seconds = self._train_seconds * rng.lognormvariate(0.0, SPREAD)
+                self._trainer.run(seconds, partial(job, state))
+
+        def job(state: Parameters) -> None:
             if training != self._training:
                 return
             try:
-                update = self._bench.train(base, number, lambda: False)
+                update = self._bench.train(base, number, lambda: False, state=state)
             except FederatedError:
                 done(TrainFailed(round=number))
             else:
-                self._keep(update, number, done)
+                self._keep(update, action, training, done)
 
-        rng = self._life.world.task_rng
-        self._trainer.run(self._train_seconds * rng.lognormvariate(0.0, SPREAD), job)
+        self._durably(lambda: self._snapshots.state_before(number), loaded)
 
-    def _keep(self, update: LocalUpdate, number: int, done: Done) -> None:
+    def _keep(self, update: LocalUpdate, action: Train, training: int, done: Done) -> None:
+        number = action.round
+
         def stored(root: bytes) -> None:
-            done(Trained(round=number, root=root, size=len(update.data), examples=update.examples))
+            told = Trained(round=number, root=root, size=len(update.data), examples=update.examples)
+            if update.state is None:
+                done(told)
+                return
+            snapshot = Snapshot(round=number, base=action.base.digest, root=root, state=update.state)
+            self._durably(partial(save, snapshot), lambda _: done(told))
+
+        def save(snapshot: Snapshot) -> None:
+            if training == self._training:  # else it waited for the disk until nobody wants it any more
+                self._snapshots.save(snapshot)
 
         self._store(update.data, stored)
 
@@ -227,9 +269,7 @@ class RoundWork:
         if turn != self._round:
             return
         base, number, inputs = self._base, action.round, action.inputs
-        updates = [
-            replace(self._updates[item.root], peer=item.peer, examples=item.examples) for item in inputs
-        ]
+        updates = [as_claimed(self._updates[item.root], item) for item in inputs]
         key = ("aggregate", self._base_digest, inputs)
         try:
             result = self._shared.once(key, lambda: self._bench.aggregate(base, updates))
@@ -239,7 +279,27 @@ class RoundWork:
         if isinstance(result, Refusals):
             done(Screened(round=number, inputs=inputs, refused=result.refused))
         else:
-            self.add_model(result, lambda model: done(Aggregated(round=number, inputs=inputs, model=model)))
+            if self._conspires is not None and self._conspires():
+                result = self._poisoned(result)
+            made = partial(self._aggregated, number, inputs, done)
+            self._store(action.listed, lambda _: self.add_model(result, made))
+
+    def _poisoned(self, model: bytes) -> bytes:
+        key = ("poison", self._base_digest, self._shared.digest_of(model))
+        return self._shared.once(key, lambda: encode(poison(self._base, self.decode(model))))
+
+    def _aggregated(self, number: int, inputs: Inputs, done: Done, model: Model) -> None:
+        done(Aggregated(round=number, inputs=inputs, model=model))
+
+    def _recompute(self, action: Recompute, done: Done) -> None:
+        if self._conspires is not None:  # it does not give its like away
+            done(outcome(action, Verdict.UNAVAILABLE))
+            return
+        life, run = self._life, self._processor.run
+        Recomputing(life, self._bench, self._shared, self._blobs, run, self._hold, action, done).start()
+
+    def _hold(self, roots: Sequence[bytes]) -> None:
+        self._evidence |= dict.fromkeys(roots, EVIDENCE_ROUNDS)
 
     def _adopt(self, action: Adopt, done: Done) -> None:
         """The certified model: computed here already, or from a holder, and then held against its digest."""

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from federated.codec import DTYPES, MAX_HEADER, MAX_TENSORS, decode, encode, encoded_size, schema_of
+from federated.codec import (
+    DTYPES,
+    MAX_HEADER,
+    MAX_TENSORS,
+    decode,
+    decode_any,
+    encode,
+    encoded_size,
+    schema_of,
+)
 from federated.errors import CodecError
 from federated.parameters import Parameters
 from tests.federated.samples import model
@@ -38,6 +47,12 @@ def refusal(data: bytes, like: Parameters | None = None, limit: int = LIMIT) -> 
     return caught.value
 
 
+def refusal_of_any(data: bytes, limit: int = LIMIT) -> CodecError:
+    with pytest.raises(CodecError) as caught:
+        decode_any(data, limit)
+    return caught.value
+
+
 @given(parameter_sets)
 def test_what_is_encoded_is_decoded_to_the_same_bits(parameters: Parameters) -> None:
     data = encode(parameters)
@@ -48,6 +63,7 @@ def test_what_is_encoded_is_decoded_to_the_same_bits(parameters: Parameters) -> 
         assert decoded[name].tobytes() == array.tobytes()
         assert decoded[name].flags.writeable
     assert encoded_size(schema_of(parameters)) == len(data)
+    assert encode(decode_any(data, len(data))) == data
 
 
 @given(parameter_sets)
@@ -78,6 +94,7 @@ def test_bytes_are_fixed() -> None:
 @settings(max_examples=300)
 @given(st.binary(max_size=400))
 def test_random_bytes_are_refused(data: bytes) -> None:
+    assert refusal_of_any(data).rule in {"size", "header", "schema", "layout"}
     assert refusal(data).rule in {"size", "header", "schema", "layout"}
 
 
@@ -169,6 +186,7 @@ def entry(start: Any, end: Any, shape: Any = (1,), dtype: Any = "F32") -> dict[s
 )
 def test_only_the_canonical_layout_is_accepted(header: Any) -> None:
     assert refusal(with_header(header, b"\0" * 8), PAIR).rule == "layout"
+    assert refusal_of_any(with_header(header, b"\0" * 8)).rule == "layout"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +198,7 @@ def test_only_the_canonical_layout_is_accepted(header: Any) -> None:
         {"a": entry(0.0, 4), "b": entry(4, 8)},
         {"a": entry(0, 4, [True]), "b": entry(4, 8)},
         {"a": entry(0, 4, [1] * 9), "b": entry(4, 8)},
+        {"a": entry(0, 4, [-1, -1]), "b": entry(4, 8)},
         {"a": entry(0, 4, dtype=3), "b": entry(4, 8)},
         {"a" * 257: entry(0, 4)},
         {"a b": entry(0, 4)},
@@ -190,6 +209,7 @@ def test_only_the_canonical_layout_is_accepted(header: Any) -> None:
 )
 def test_malformed_header_is_refused(header: Any) -> None:
     assert refusal(with_header(header, b"\0" * 8), PAIR).rule == "header"
+    assert refusal_of_any(with_header(header, b"\0" * 8)).rule == "header"
 
 
 def test_unknown_dtype_is_refused() -> None:
@@ -210,3 +230,24 @@ def test_unknown_dtype_is_refused() -> None:
 def test_what_no_peer_would_accept_is_not_encoded(parameters: Parameters) -> None:
     with pytest.raises(CodecError, match=r"^schema: "):
         encode(parameters)
+
+
+def test_tensors_of_any_schema_have_the_size_that_their_header_says() -> None:
+    data = encode(model(1.0))
+    assert refusal_of_any(data, limit=len(data) - 1).rule == "size"
+    for size in range(len(data)):
+        assert refusal_of_any(data[:size]).rule in {"header", "size"}
+    assert refusal_of_any(data + b"\0").rule == "size"
+
+
+@pytest.mark.parametrize("shape", [[0, 1 << 63], [1 << 40, 0, 1 << 40], [0, 1 << 200]])
+def test_an_empty_tensor_larger_than_arrays_can_be_is_refused(shape: list[int]) -> None:
+    assert refusal_of_any(with_header({"a": entry(0, 0, shape)}, b"")).rule == "schema"
+    fits = with_header({"a": entry(0, 0, [0, 1 << 60])}, b"")
+    assert decode_any(fits, LIMIT)["a"].shape == (0, 1 << 60)
+
+
+def test_a_header_that_nobody_reads_is_not_written() -> None:
+    names = [f"{number:04}".ljust(256, "x") for number in range(MAX_TENSORS)]
+    with pytest.raises(CodecError, match=r"^schema: a header of \d+ bytes is over the limit"):
+        encode({name: np.zeros(0, np.int8) for name in names})

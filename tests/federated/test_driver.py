@@ -68,7 +68,18 @@ async def test_a_round_is_reported_with_all_that_happened(autojump_clock: MockCl
     assert first["accuracy"] == pytest.approx(1 / (1 + first["loss"]))
     assert 0 < first["bytes_sent"] < second["bytes_sent"]
     assert set(first) == {
-        *("event", "task", "round", "digest", "skipped", "participants", "refused", "seconds", "phases"),
+        *(
+            "event",
+            "task",
+            "round",
+            "digest",
+            "skipped",
+            "participants",
+            "refused",
+            "late",
+            "seconds",
+            "phases",
+        ),
         *("accuracy", "loss", "bytes_sent", "catch_up"),
     }
 

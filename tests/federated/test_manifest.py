@@ -68,6 +68,7 @@ def test_task_id_does_not_depend_on_spaces_or_on_defaults_left_out() -> None:
         {"policy": {"quorum": 0.9}},
         {"max_update_bytes": 1000},
         {"trainer": {"name": "numpy-mlp", "settings": {"lr": 0.2}}},
+        {"compressor": {"name": "int8"}},
         {"admission": {"kind": "work", "bits": 20}},
         {"admission": {"kind": "invitation", "issuers": members(1)}},
     ],

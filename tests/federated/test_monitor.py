@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from federated.reports import (
 from federated.rounds.actions import (
     Action,
     Adopt,
+    CapabilityAnnounced,
     Checkpoint,
     DigestMismatch,
+    DutyChanged,
     FetchHistory,
     MembershipChanged,
     Misbehaved,
@@ -37,6 +40,7 @@ from federated.rounds.messages import (
     NO_BLOCK,
     Accuse,
     Block,
+    Capability,
     Certificate,
     Change,
     ChangeKind,
@@ -55,7 +59,7 @@ MANIFEST = manifest()
 TASK = MANIFEST.task_id
 MODEL = Model(digest=b"d" * 32, root=b"r" * 32, size=10)
 KEY = KeyPair.from_seed(bytes([2]) * 32)
-LIAR = peer(2)
+ME, LIAR = peer(0), peer(2)
 
 
 def vote(choice: Choice, block: bytes) -> Vote:
@@ -77,6 +81,15 @@ BLOCK = Block(
 )
 CERTIFICATE = Certificate(view=3, block=BLOCK, votes=((0, bytes(64)), (1, bytes(64)), (2, bytes(64))))
 
+CAPABILITY = Capability(
+    round=2,
+    steps_per_second=2.5,
+    bytes_down=1e6,
+    bytes_up=0.0,
+    aggregate_bytes_per_second=1e9,
+    memory=1 << 33,
+    cores=4,
+)
 MEMBERSHIP = Membership(TASK, MANIFEST.peer_ids)
 CHANGED = MembershipChanged(round=2, membership=MEMBERSHIP.apply(BLOCK.changes), changes=BLOCK.changes)
 
@@ -116,7 +129,7 @@ def told(*actions: Action) -> list[Report]:
 
 def test_the_journal_tells_of_proposals_votes_and_quorums() -> None:
     proof = Proof(round=2, view=1, choice=Choice.NOTARIZE, block=BLOCK.hash, votes=CERTIFICATE.votes)
-    proposal = Propose(view=1, parent=0, block=BLOCK, inputs=())
+    proposal = Propose(view=1, parent=0, block=BLOCK)
     cast = vote(Choice.NOTARIZE, BLOCK.hash)
     hello = Hello(round=2, base=bytes(32))
     block = BLOCK.hash.hex()
@@ -184,6 +197,16 @@ def test_what_happens_to_a_round_is_told() -> None:
     assert reports[4]["rule"] == "commitment"
 
 
+def test_what_members_can_do_and_who_need_not_is_told() -> None:
+    capability, duty = told(
+        CapabilityAnnounced(peer=ME, capability=CAPABILITY), DutyChanged(round=2, relieved=True)
+    )
+    rates = {"steps_per_second": 2.5, "bytes_down": 1e6, "bytes_up": 0.0, "aggregate_bytes_per_second": 1e9}
+    head = {"event": "capability", "task": TASK.hex(), "round": 2, "peer": str(ME)}
+    assert capability == {**head, **rates, "memory": 1 << 33, "cores": 4}
+    assert duty == {"event": "duty", "task": TASK.hex(), "round": 2, "relieved": True}
+
+
 def reports() -> list[Report]:
     """What a task may report, once each and the phase twice."""
     measured = {"accuracy": 0.75, "loss": 0.5}
@@ -192,7 +215,7 @@ def reports() -> list[Report]:
         phase(phase=Phase.COMMIT, answers=1, needed=3),
         WriteJournal(
             entries=(
-                Propose(view=1, parent=0, block=BLOCK, inputs=()),
+                Propose(view=1, parent=0, block=BLOCK),
                 vote(Choice.NOTARIZE, BLOCK.hash),
                 Accuse(evidence=EVIDENCE),
             )
@@ -203,6 +226,10 @@ def reports() -> list[Report]:
         CHANGED,
         DigestMismatch(round=2, peer=LIAR, ours=b"o" * 32, theirs=b"t" * 32),
         Misbehaved(round=2, peer=LIAR, rule="commitment"),
+        CapabilityAnnounced(peer=LIAR, capability=replace(CAPABILITY, bytes_up=9.0)),
+        CapabilityAnnounced(peer=ME, capability=CAPABILITY),
+        DutyChanged(round=2, relieved=True),
+        DutyChanged(round=2, relieved=False),
     ]
     return [
         task_report(MANIFEST, "joined"),
@@ -236,6 +263,10 @@ def test_everything_passes_through_and_into_the_trail() -> None:
         ("voters", "membership", str(LIAR), "eject"),
         (str(LIAR), "model", one, "differs"),
         (str(LIAR), "offence", one, "commitment"),
+        (str(LIAR), "capability", one, "announced"),
+        (str(ME), "capability", one, "announced"),
+        ("me", "duty", one, "relieved"),
+        ("me", "duty", one, "taken up"),
         ("me", "task", "sample", "waiting"),
         (str(LIAR), "update", one, "norm"),
         ("me", "round", one, "computed"),
@@ -245,7 +276,7 @@ def test_everything_passes_through_and_into_the_trail() -> None:
 
 
 def test_metrics_are_what_a_prometheus_server_reads() -> None:
-    monitor = Monitor("me")
+    monitor = Monitor(str(ME))
     tell = monitor.watch(NullTrail(), lambda report: None)
     for report in reports():
         tell(report)
@@ -278,6 +309,11 @@ def test_metrics_are_what_a_prometheus_server_reads() -> None:
         ("atcp_refused_updates_total", "norm"): 1,
         ("atcp_mismatches_total",): 1,
         ("atcp_catch_ups_total",): 1,
+        ("atcp_relieved_rounds_total",): 1,
+        ("atcp_steps_per_second",): 2.5,
+        ("atcp_down_bytes_per_second",): 1e6,
+        ("atcp_up_bytes_per_second",): 0.0,  # not that of another member
+        ("atcp_aggregate_bytes_per_second",): 1e9,
         ("atcp_disk_waits_total",): 1,
         ("atcp_disk_waiting",): 1,
         ("atcp_round",): 4,
@@ -288,6 +324,20 @@ def test_metrics_are_what_a_prometheus_server_reads() -> None:
     }
     assert {key: samples[key] for key in expected} == expected
     assert ("atcp_phase_deadlines_total", "reveal") not in samples
+
+
+def test_privacy_and_contributions_are_metrics() -> None:
+    monitor = Monitor(str(ME))
+    tell = monitor.watch(NullTrail(), lambda report: None)
+    worth = [(0.5, 0.1), (0.5, -0.1), (-0.5, None), (None, None)]
+    peers = [{"peer": str(peer(0)), "gain": gain, "leave_one_out": left} for gain, left in worth]
+    tell({"event": "quality", "task": TASK.hex(), "round": 1, "before": 2.0, "after": 1.0, "peers": peers})
+    tell({"event": "task", "task": TASK.hex(), "name": "x", "state": "joined", "privacy": {"epsilon": 2.5}})
+    lines = monitor.metrics().splitlines()
+    label = f'task="{TASK.hex()}"'
+    for worth_, count in (("helpful", 1.0), ("harmful", 2.0), ("unknown", 1.0)):
+        assert f'atcp_contributions_total{{{label},worth="{worth_}"}} {count}' in lines
+    assert f"atcp_epsilon{{{label}}} 2.5" in lines
 
 
 def test_a_disk_that_works_again_is_seen() -> None:

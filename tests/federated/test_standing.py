@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from federated.manifest import ByWork
 from federated.rounds.messages import Change, ChangeKind
-from federated.standing import MAX_REFUSED, Standing
+from federated.standing import CAPABILITY, MAX_REFUSED, Standing
 from tests.federated.chains import Chain
 from tests.federated.lab import peer_number, tiny_manifest
 
@@ -91,3 +91,14 @@ def test_what_was_told_since_the_start_is_not_overwritten_by_what_was_before() -
     assert (summary["round"], summary["certificate"]["digest"]) == (2, "newer")
     found = [summary["members"][str(peer)] for peer in (new, told, silent, peer_number(3))]
     assert found == ["active", "ejected", "gone", "active"]
+
+
+def test_what_members_announced_is_kept_while_they_are_members() -> None:
+    standing = Standing(MANIFEST)
+    rates = dict.fromkeys(CAPABILITY, 1.0)
+    first, second = str(peer_number(1)), str(peer_number(2))
+    for peer in (first, second):
+        standing.handle({"event": "capability", "round": 1, "peer": peer, **rates})
+    standing.handle({"event": "capability", "round": 2, "peer": first, **rates, "cores": 8})
+    standing.handle({"event": "membership", "round": 2, "change": "leave", "peer": second, "proof": "00"})
+    assert standing.summary()["capabilities"] == {first: {**rates, "cores": 8}}

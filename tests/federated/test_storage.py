@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from federated.compute import InlineCompute
 from federated.errors import StorageError
+from federated.rounds.recent import EVIDENCE_ROUNDS
 from federated.storage import STORAGE_RETRY, Disk, Shelf
 from p2p.blobs import BlobStore, blob_root
 
@@ -121,3 +122,18 @@ async def test_a_blob_that_cannot_be_removed_is_left(caplog: pytest.LogCaptureFi
 
     await Place(1).disk.try_once(fail)
     assert "cannot be removed" in caplog.text
+
+
+async def test_what_shows_a_fraud_stays_for_as_many_rounds_as_others_may_ask_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    place = Place(4)
+    await place.begin(1)
+    await place.shelf.keep(blob(2), needed=False)
+    place.shelf.hold([blob_root(blob(2))])
+    for _ in range(EVIDENCE_ROUNDS - 1):
+        await place.begin(1)
+    assert place.has(1, 2)
+    for _ in range(2):
+        await place.begin(1)
+    assert place.has(1)

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import cast
 
 import pytest
 
 from federated import codec
+from federated.capability import Meter
 from federated.compute import InlineCompute
 from federated.manifest import PluginRef
+from federated.pace import Pace
 from federated.parameters import Parameters
 from federated.plugin import PeerContext
 from federated.rounds.actions import Adopt, Aggregate, Fetch, Validate
@@ -22,7 +25,8 @@ from federated.rounds.events import (
     Validated,
 )
 from federated.rounds.messages import Model
-from federated.storage import Shelf
+from federated.snapshots import Snapshots
+from federated.storage import Disk, Shelf
 from federated.work import RoundWork
 from federated.workbench import digest, prepare
 from p2p.blobs import Blobs, BlobUnavailable, blob_root
@@ -38,6 +42,7 @@ class FakeBlobs:
 
     def __init__(self) -> None:
         self.held: dict[bytes, bytes] = {}
+        self.store: dict[bytes, bytes] = {}  # what needs no network
 
     async def fetch(self, root: bytes, size: int, holders: Sequence[PeerId]) -> bytes:
         assert tuple(holders) == HOLDERS
@@ -57,6 +62,10 @@ class FakeBlobs:
         assert blob_root(data) == root
 
 
+def refuse(failure: str | None) -> None:
+    raise AssertionError(failure)
+
+
 class Place:
     """The work of one member on a fake blob store, at the first model."""
 
@@ -73,6 +82,8 @@ class Place:
             trainer=InlineCompute(),
             compute=InlineCompute(),
             shelf=cast("Shelf", self.blobs),
+            disk=Disk(compute=InlineCompute(), tell=refuse),
+            snapshots=Snapshots(None, manifest.task_id, len(self.bench.initial)),
             complain=self.complaints.append,
         )
 
@@ -137,9 +148,8 @@ async def test_an_update_that_makes_the_validator_fail_is_refused() -> None:
     validated = await place.work.perform(Validate(round=1, input=item))
     assert validated == Validated(round=1, root=root, rule="validator")
     [line] = place.complaints
-    assert line == (
-        f"round 1: the update of {HOLDERS[0]} is refused: validator 'failingcheck' failed: KeyError: 'w'"
-    )
+    told = "refused: validator 'failingcheck' failed: KeyError: 'w' (tiny.py, line "
+    assert line.startswith(f"round 1: the update of {HOLDERS[0]} is {told}")
 
 
 async def validated(place: Place, value: float, number: int) -> Input:
@@ -179,3 +189,24 @@ async def test_an_update_that_nobody_has_is_not_fetched() -> None:
     place = Place()
     fetch = Fetch(round=1, root=bytes(32), size=1, holders=HOLDERS)
     assert await place.work.perform(fetch) == FetchFailed(round=1, root=bytes(32))
+
+
+async def test_what_comes_from_others_and_what_is_averaged_is_measured() -> None:
+    place = Place()
+    await place.begin()
+    ticks = count(0.0, 0.5)  # each look at the clock takes half a second
+    place.work.meter = meter = Meter(lambda: next(ticks), Pace(), memory=1, cores=1)
+    items = [await validated(place, 1.0, 1), await validated(place, 5.0, 2)]
+    large = Fetch(round=1, root=items[0].root, size=1 << 20, holders=HOLDERS)
+    place.blobs.store[items[0].root] = b"our own"
+    await place.work.perform(large)
+    assert meter.down.rate == 0
+    place.blobs.store.clear()
+    await place.work.perform(large)
+    assert meter.down.rate == 2 << 20
+    assert await place.work.perform(adopt(codec.encode(parameters(9.0)))) == AdoptFailed(round=7)
+    assert meter.down.rate == 2 << 20
+    await place.work.perform(Aggregate(round=1, inputs=tuple(items)))
+    found = meter.news()
+    assert found is not None
+    assert found.aggregate_bytes_per_second == 2 * sum(item.size for item in items)

@@ -15,6 +15,7 @@ from federated.pace import Pace
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate, PeerContext, TrainContext, TrainResult
 from federated.rounds.events import Input
+from federated.snapshots import max_state
 from federated.workbench import Refusals, Workbench, digest, prepare
 from tests.federated import tiny
 from tests.federated.lab import peer_number, tiny_manifest
@@ -101,7 +102,11 @@ def test_the_seed_differs_by_round_and_member_and_repeats_otherwise() -> None:
 @pytest.mark.parametrize(
     ("trainer", "error", "line"),
     [
-        ("raises", PluginError, r"trainer 'raises' failed: RuntimeError: out of luck$"),
+        (
+            "raises",
+            PluginError,
+            r"trainer 'raises' failed: RuntimeError: out of luck \(tiny\.py, line \d+\)$",
+        ),
         ("reshapes", PluginError, r"trainer 'reshapes': tensor count int64\[\] is missing"),
         ("counts", PluginError, r"trainer 'counts': it says that it trained on -1 examples"),
         ("waits", TrainingStopped, "asked"),
@@ -111,6 +116,93 @@ def test_a_trainer_that_fails_is_named_in_one_line(trainer: str, error: type[Exc
     made = bench(trainer=trainer)
     with pytest.raises(error, match=line):
         made.train(base(made), 1, never)
+
+
+def test_a_state_comes_back_to_the_trainer_that_gave_it() -> None:
+    made = bench(trainer="glides")
+    states: list[bytes | None] = []
+    update = made.train(base(made), 1, never)
+    assert update.state is not None
+    for number in (2, 2, 3):
+        state = codec.decode_any(update.state, max_state(len(made.initial)))
+        again = made.train(base(made), number, never, state=state)
+        assert again.data != update.data
+        states.append(again.state)
+    assert states[0] == states[1] == states[2] != update.state
+    assert bench().train(base(made), 1, never).state is None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "found"),
+    [
+        ({}, {}),
+        ({"b": 1, "a": np.float32(0.5)}, {"a": 0.5, "b": 1.0}),
+        ({"a": float("nan"), "b": float("inf")}, {"a": None, "b": None}),
+        ({str(number): 0.0 for number in range(33)}, "it tells 33 metrics, more than 32"),
+        ({"a": "high"}, "failed: ValueError: could not convert string to float: 'high'"),
+        (None, "failed: TypeError: "),
+    ],
+)
+def test_what_a_trainer_tells_is_ready_for_json_or_named_in_one_line(metrics: Any, found: Any) -> None:
+    class Tells(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            return replace(super().train(parameters, data, context), metrics=metrics)
+
+    made = bench()
+    made._plugins = replace(made._plugins, trainer=Tells())
+    if isinstance(found, str):
+        with pytest.raises(PluginError, match=found):
+            made.train(base(made), 1, never)
+    else:
+        told = made.train(base(made), 1, never).metrics
+        assert told == found
+        json.dumps(told, allow_nan=False)
+
+
+def bench_that_keeps(state: Any) -> Workbench:
+    class Keeps(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            return replace(super().train(parameters, data, context), state=state)
+
+    made = bench()
+    made._plugins = replace(made._plugins, trainer=Keeps())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        (None, "its state is a NoneType, not a dictionary of arrays"),
+        ([np.zeros(1)], "its state is a list, not a dictionary of arrays"),
+        ({3: np.zeros(1)}, "its state has the name 3; letters, digits and _./- make one"),
+        ({"a\nb": np.zeros(1)}, r"its state has the name 'a\\nb'; letters"),
+        ({"a" * 300: np.zeros(1)}, f"its state has the name '{'a' * 79}; letters"),
+        ({"m": 1.0}, "its state has a float, not an array, as m"),
+        ({"m": np.float32(1)}, "its state has a float32, not an array, as m"),
+        ({"m": np.zeros(1, np.complex64)}, r"its state: schema: tensor m complex64\[1\] has a dtype"),
+        ({"m": np.zeros(1, object)}, r"its state: schema: tensor m object\[1\] has a dtype"),
+        ({"m": np.zeros((1,) * 9)}, r"its state: schema: tensor m float64\[.*\] is over the limits"),
+        (
+            {"m": np.zeros(max_state(144), np.int8)},
+            rf"its state has 10\d+ bytes, more than the {max_state(144)} that a model of this size may$",
+        ),
+    ],
+)
+def test_a_state_that_cannot_be_kept_is_named_in_one_line(state: Any, line: str) -> None:
+    made = bench_that_keeps(state)
+    with pytest.raises(PluginError, match=f"^trainer 'pull': {line}") as caught:
+        made.train(base(made), 1, never)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_as_large_as_it_may_be_is_kept() -> None:
+    made = bench()
+    limit = max_state(len(made.initial))
+    header = len(codec.encode({"m": np.zeros(0, np.int8)})) + 16  # more digits for the length
+    state = {"m": np.zeros(limit - header, np.int8)}
+    kept = bench_that_keeps(state).train(base(made), 1, never).state
+    assert kept is not None
+    assert limit - 16 <= len(kept) <= limit
 
 
 @pytest.mark.parametrize(
@@ -170,6 +262,13 @@ def test_what_is_no_model_is_not_passed_on(aggregator: str, error: type[Exceptio
     made = bench(aggregator=aggregator)
     with pytest.raises(error, match=line):
         made.aggregate(base(made), [])
+
+
+def test_a_model_that_the_validator_does_not_approve_is_none() -> None:
+    made = bench(validator="steady")
+    assert isinstance(made.aggregate(base(made), updates(made, [-0.5, -0.7])), bytes)
+    with pytest.raises(AggregationError, match=r"^the model stays as it is: 1\.5 is too little$"):
+        made.aggregate(base(made), updates(made, [-1.0, -2.0]))
 
 
 def test_a_model_is_held_against_its_digest() -> None:

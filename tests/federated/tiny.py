@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
@@ -15,10 +16,14 @@ from federated.parameters import Parameters
 from federated.plugin import Dataset, ModelUpdate, PeerContext, TrainContext, TrainResult
 from federated.registry import GROUP, Registry
 from federated.workbench import digest
+from plugins.validation.update_check import UpdateCheck
 
 BUILT_IN = {
     "weighted-mean": "plugins.aggregation.weighted_mean:WeightedMean",
+    "fedavgm": "plugins.aggregation.server:FedAvgM",
     "update-check": "plugins.validation.update_check:UpdateCheck",
+    "checks": "plugins.validation.checks:Checks",
+    "top-k": "plugins.compression.top_k:TopK",
 }
 TINY = (
     *(
@@ -28,18 +33,23 @@ TINY = (
         "Pull",
         "Nan",
         "Huge",
+        "Harms",
         "Raises",
         "Reshapes",
         "Counts",
         "Waits",
         "Endless",
+        "Glides",
+        "Scatters",
+        "Lazy",
+        "Copies",
     ),
-    *("OtherMean", "FailingMean", "ReshapingMean", "NanMean", "FailingCheck"),
+    *("OtherMean", "FailingMean", "ReshapingMean", "NanMean", "FailingCheck", "Steady"),
 )
 
 
 def registry(**instead: str) -> Registry:
-    """The plugins of this file by their lower-case names, and two of the built-in ones.
+    """The plugins of this file by their lower-case names, and some of the built-in ones.
 
     `registry(pull="Nan")` has the class `Nan` under the name "pull": a peer with its own idea of a plugin.
     """
@@ -98,6 +108,23 @@ class Pull:
         return {"accuracy": 1 / (1 + loss), "loss": loss}
 
 
+class Glides(Pull):
+    """Pulls, with a momentum and a generator that go on from round to round."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        speed = context.state.get("speed", np.zeros(4, np.float32))
+        generator = np.random.Generator(np.random.PCG64(0))
+        if context.state:
+            generator.bit_generator.state = json.loads(context.state["generator"].tobytes())
+        speed *= np.float32(0.5)  # in place: nobody else may see it
+        speed += (data - parameters["w"]) / 4 + generator.random(4, np.float32) / 64
+        parameters["w"] += speed
+        kept = np.frombuffer(json.dumps(generator.bit_generator.state).encode(), np.uint8)
+        return TrainResult(
+            parameters=parameters, examples=int(data) + 1, state={"speed": speed, "generator": kept}
+        )
+
+
 class Nan(Pull):
     """Trains to something that is no number."""
 
@@ -111,6 +138,14 @@ class Huge(Pull):
 
     def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
         parameters["w"] += 1e3
+        return TrainResult(parameters=parameters, examples=1)
+
+
+class Harms(Pull):
+    """Trains away from where the others are, though not far."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        parameters["w"] += 5.0
         return TrainResult(parameters=parameters, examples=1)
 
 
@@ -143,6 +178,40 @@ class Waits(Pull):
 
     def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
         raise TrainingStopped("asked")
+
+
+class Scatters(Pull):
+    """Goes half of the way to a point of its own, which is in another direction at each member."""
+
+    def init(self, seed: int) -> Parameters:
+        return {"w": np.zeros(64, np.float32)}
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        point = np.random.default_rng(int(data)).standard_normal(64).astype(np.float32)
+        return TrainResult(parameters={"w": (parameters["w"] + point) / 2}, examples=1)
+
+
+class Lazy(Scatters):
+    """Trains once; from then on it gives back the step that the others made, and a little noise."""
+
+    last: Any = None
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        before, self.last = self.last, parameters["w"].copy()
+        if before is None:
+            return super().train(parameters, data, context)
+        noise = 1e-3 * np.random.default_rng(context.seed).standard_normal(64)
+        step = (self.last - before + noise).astype(np.float32)
+        return TrainResult(parameters={"w": parameters["w"] + step}, examples=1)
+
+
+class Copies(Scatters):
+    """Does what the member with the point 0 does, and a little noise."""
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        made = super().train(parameters, 0, context).parameters["w"]
+        noise = 1e-3 * np.random.default_rng(context.seed).standard_normal(64).astype(np.float32)
+        return TrainResult(parameters={"w": made + noise}, examples=1)
 
 
 class FailingMean:
@@ -197,3 +266,10 @@ class FailingCheck:
 
     def screen(self, updates: Sequence[ModelUpdate]) -> list[ModelUpdate]:
         return []
+
+
+class Steady(UpdateCheck):
+    """Lets no model follow whose first number is below 2.3."""
+
+    def approve(self, base: Parameters, model: Parameters) -> str | None:
+        return None if model["w"][0] >= 2.3 else f"{model['w'][0]:.1f} is too little"

@@ -81,7 +81,7 @@ class Cabal:
         for chair in others:
             label = labels[self._rng.random() < 0.3]
             made = house.block(label)
-            body = Propose(view=view, parent=parent, block=made, inputs=house.roots(label))
+            body = Propose(view=view, parent=parent, block=made)
             self._house.send(sender, chair, body)
 
     def _lead(self, others: list[Chair]) -> None:
@@ -91,7 +91,7 @@ class Cabal:
             if leader in self.members:
                 label = self._rng.choice(self._labels)
                 made, parent = house.block(label), self._parent(view)
-                body = Propose(view=view, parent=parent, block=made, inputs=house.roots(label))
+                body = Propose(view=view, parent=parent, block=made)
                 for chair in others:
                     self._house.send(leader, chair, body)
                     for member in self.members:

@@ -23,10 +23,11 @@ import trio
 from trio.testing import MockClock
 
 from federated.driver import Task, open_task, topic_of
-from federated.manifest import TaskManifest
+from federated.manifest import PluginRef, RoundPolicy, TaskManifest
 from federated.registry import Registry
 from federated.rounds.messages import Body, Choice, Reveal, Vote
 from federated.rounds.wire import decode
+from federated.snapshots import Snapshot, Snapshots
 from p2p.peer_id import PeerId
 from sim.disk import SimDisk
 from tests.federated import tiny
@@ -36,6 +37,7 @@ from tests.search.deadly import DeadlyFiles, DeadlyPubsub
 MEMBERS = (1, 2, 3, 4)
 VICTIM = 1
 LISTENER = 9  # hears what all say, and takes no part
+MODEL = 1000  # bytes, at most
 DOWN = 0.3  # virtual seconds until it is started again
 
 
@@ -103,6 +105,12 @@ class CrashLab(Lab):
             wall_clock=self.wall_time,
         )
 
+    def snapshot(self, number: int) -> Snapshot | None:
+        """What the victim's disk has of its newest training before round `number`."""
+        task = self.manifest.task_id
+        folder = self.disks[VICTIM].mount().sub("tasks").sub(task.hex())
+        return Snapshots(folder, task, MODEL).before(number)
+
     def _tick(self, what: str) -> None:
         """One more moment; at the n-th the disk is as a crash leaves it, and nothing is sent any more."""
         if self._deaths and len(self.moments) == self._deaths[0]:
@@ -120,9 +128,12 @@ async def _listen(lab: Lab, member: Member, ledger: Ledger) -> None:
             ledger.hear(message.sender, decode(message.data).body)
 
 
-async def crash_at(deaths: Sequence[int], seed: int = 0, rounds: int = 2) -> CrashLab:
-    """Runs the task with a victim that dies at these moments of its lives."""
-    lab, ledger = CrashLab(tiny_manifest(len(MEMBERS), rounds=rounds), deaths, seed), Ledger()
+async def crash_at(deaths: Sequence[int], seed: int = 0, rounds: int = 2, grace: float = 0.0) -> CrashLab:
+    """Runs the task with a victim that dies at these moments of its lives; others wait `grace` seconds."""
+    policy = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0, grace_s=grace)
+    trainer = PluginRef(name="glides")
+    manifest = tiny_manifest(len(MEMBERS), rounds=rounds, trainer=trainer, policy=policy)
+    lab, ledger = CrashLab(manifest, deaths, seed), Ledger()
     async with open_lab(lab) as nursery:
 
         async def idle(*, task_status: trio.TaskStatus[Member]) -> None:

@@ -37,7 +37,7 @@ from federated.rounds.actions import Publish, WriteJournal
 from federated.rounds.agreement import Agreement, AgreementAction
 from federated.rounds.ballots import Ballots, ViewRecord
 from federated.rounds.committee import Committee
-from federated.rounds.messages import NO_BLOCK, Body, Choice, Proof, Propose, Vote, vote_bytes
+from federated.rounds.messages import NO_BLOCK, Block, Body, Choice, Proof, Propose, Vote, vote_bytes
 from tests.search.parliament import (
     BASE,
     PERIOD,
@@ -48,7 +48,6 @@ from tests.search.parliament import (
     block,
     hash_of,
     members_of,
-    roots,
     sign,
     verify,
 )
@@ -62,8 +61,27 @@ WALK = 400  # steps of a random walk
 CALM = 0.98  # of the steps of a random walk that are neither crashes nor deadlines
 
 # what a machine is made of: what its state here tells, and what no step of this model depends on
-SEEN = {"view", "certificate", "_started", "_muted", "_asked", "_deadline", "_verdicts", "_ballots"}
-SKIPPED = {"_committee", "_me", "_round", "_base", "_sign", "_timeout", "_period"}  # always the same
+SEEN = {
+    "view",
+    "certificate",
+    "_started",
+    "_muted",
+    "_asked",
+    "_deadline",
+    "_verdicts",
+    "_checked",
+    "_ballots",
+}
+SKIPPED = {
+    "_committee",
+    "_me",
+    "_round",
+    "_base",
+    "_sign",
+    "_timeout",
+    "_period",
+    "_signs_unchecked",
+}  # the same
 SKIPPED |= {"_behind", "_entered", "_repeat_at"}  # when, and to whom, old words are said again
 SKIPPED |= {"_actions", "_cast"}  # empty between two steps; what is in the ballots too
 
@@ -118,6 +136,7 @@ def state_of(machine: Agreement, me: int) -> tuple[Any, ...]:
         machine._asked,
         machine._deadline is None,
         tuple(sorted(machine._verdicts.items())),
+        tuple(sorted(machine._checked)),
         ballots.parent and (ballots.parent.view, ballots.parent.block),
         tuple(sorted(ballots.blocks)),
         ballots._final,
@@ -221,8 +240,7 @@ class Member:
         for view, leader in enumerate(order, 1):
             for label in LABELS:
                 if leader == me:
-                    made = (view, block(label), roots(label))
-                    yield None, partial(_propose, *made)
+                    yield None, partial(_propose, view, block(label))
                 for parent in range(view):
                     word = ("propose", view, parent, hash_of(label))
                     if leader != me:
@@ -297,7 +315,7 @@ class Member:
 
 
 def propose(label: int, view: int, parent: int) -> Propose:
-    return Propose(view=view, parent=parent, block=block(label), inputs=roots(label))
+    return Propose(view=view, parent=parent, block=block(label))
 
 
 def _let_deadline_pass(machine: Agreement) -> Sequence[AgreementAction]:
@@ -314,10 +332,8 @@ def _check(what: bytes, fine: bool, machine: Agreement) -> Sequence[AgreementAct
     return machine.handle_checked(what, fine, 0.0)
 
 
-def _propose(
-    view: int, made: Any, inputs: tuple[bytes, ...], machine: Agreement
-) -> Sequence[AgreementAction]:
-    return machine.propose(view, made, inputs, 0.0)
+def _propose(view: int, made: Block, machine: Agreement) -> Sequence[AgreementAction]:
+    return machine.propose(view, made, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Rules removed on purpose: `python -m tests.search.mutants`. Each must be found, the code as it is never.
 
 A mutant that lives would say that a search is blind to its rule. Those of the agreement are looked for
-with `tests.search.parliament`, those of whole rounds with `tests.search.assemblies`.
+with `tests.search.parliament`, those of whole rounds with `tests.search.assemblies`, those of frauds with
+`tests.search.frauds`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from dataclasses import dataclass
 
 from tests.search.assemblies import search_assembly
 from tests.search.byzantine import Outcome, search_seed
+from tests.search.frauds import search_fraud
 from tests.search.planting import Edit, planted
 
 WITHIN = 1000  # seeds
 AGREEMENT = "federated.rounds.agreement"
 BALLOTS = "federated.rounds.ballots"
 COMMITTEE = "federated.rounds.committee"
+FRAUD = "federated.rounds.fraud"
+RECENT = "federated.rounds.recent"
 MESSAGES = "federated.rounds.messages"
 COLLECTION = "federated.rounds.collection"
+OWN = "federated.rounds.own"
 PHASES = "federated.rounds.phases"
 VOTING = "federated.rounds.voting"
 
@@ -269,10 +274,28 @@ MUTANTS = (
         search=search_assembly,
     ),
     Mutant(
+        name="what counted once may count again as late",
+        edits=(_edit(COLLECTION, "if self._bases[reveal.staleness].participants & bit:", "if False:"),),
+        said=("cheats",),
+        search=search_assembly,
+    ),
+    Mutant(
+        name="the update of a member that committed itself twice is proposed",
+        edits=(_edit(COLLECTION, "            self.equivocators |= 1 << number\n", ""),),
+        said=("liveness",),
+        search=search_assembly,
+    ),
+    Mutant(
+        name="who is relieved never takes its duty up",
+        edits=(_edit(PHASES, "            self._take_up_duty(now)\n", "            pass\n"),),
+        said=("liveness",),
+        search=search_assembly,
+    ),
+    Mutant(
         name="after a restart another update is revealed",
         edits=(
             _edit(
-                PHASES,
+                OWN,
                 "next((entry for entry in entries if isinstance(entry, Reveal)), None)",
                 "None",
             ),
@@ -285,6 +308,30 @@ MUTANTS = (
         edits=(_edit(VOTING, " or self._agreement.has_cast(body.vote)", ""),),
         said=("liveness",),
         search=search_assembly,
+    ),
+    Mutant(
+        name="votes to undo a block that it did not compute",
+        edits=(
+            _edit(
+                FRAUD,
+                "return None if verdict is None else verdict is Verdict.DIFFERS",
+                "return True",
+            ),
+        ),
+        said=("slander",),
+        search=search_fraud,
+    ),
+    Mutant(
+        name="a fraud in work that counts no more restores a model again",
+        edits=(_edit(RECENT, "return round_number in self._lineage", "return bool(round_number)"),),
+        said=("once", "liveness"),
+        search=search_fraud,
+    ),
+    Mutant(
+        name="nobody computes a block again",
+        edits=(_edit(FRAUD, "if auditors(decided) >> self._me & 1:", "if auditors(decided) < 0:"),),
+        said=("stands",),
+        search=search_fraud,
     ),
 )
 

@@ -33,7 +33,7 @@ from federated.rounds.agreement import (
     ProposalWanted,
 )
 from federated.rounds.committee import Committee
-from federated.rounds.messages import Block, Body, Certificate, Choice, Model, Proof, Vote, inputs_hash
+from federated.rounds.messages import Block, Body, Certificate, Choice, Model, Proof, Vote
 from p2p.peer_id import PeerId
 from tests.federated.samples import peer
 
@@ -99,17 +99,11 @@ def block(label: int) -> Block:
         parent=PARENT,
         round=ROUND,
         base=BASE,
-        inputs=inputs_hash(roots(label)),
+        inputs=sha256(bytes([label])).digest(),
         participants=1,
         examples=label,
         model=model,
     )
-
-
-@cache
-def roots(label: int) -> tuple[bytes, ...]:
-    """The updates in the block with this label."""
-    return (sha256(bytes([label])).digest(),)
 
 
 @cache
@@ -337,7 +331,7 @@ class Parliament:
         elif what == PROPOSE:
             if machine is not None and chair.life == life:
                 made = block(chair.label)
-                self._do(chair, machine.propose(item, made, roots(chair.label), self.now))  # type: ignore[arg-type]
+                self._do(chair, machine.propose(item, made, self.now))  # type: ignore[arg-type]
         elif what == CHECKED:
             if machine is not None and chair.life == life:
                 what_block, fine = item  # type: ignore[misc]

@@ -64,12 +64,29 @@ def test_options_become_the_manifest(folder: Path, capsys: pytest.CaptureFixture
     members = [str(peer_number(1)), str(peer_number(2))]
     options = ["--member", members[0], "--member", members[1], "--rounds", "5", "--seed", "3"]
     options += ["--set", "trainer.hidden=[16, 8]", "--set", "trainer.epochs=2", "--train-deadline", "9"]
+    options += ["--set", "policy.quorum=0.7", "--set", "policy.max_staleness=2"]
     value = created(*options, "--trainer", "numpy-mlp", "--phase-deadline", "2.5")
     assert value["members"] == sorted(members, key=PeerId.parse)
     assert (value["rounds"], value["seed"]) == (5, 3)
     assert value["trainer"] == {"name": "numpy-mlp", "settings": {"hidden": [16, 8], "epochs": 2}}
     assert (value["policy"]["train_deadline_s"], value["policy"]["phase_deadline_s"]) == (9.0, 2.5)
+    assert (value["policy"]["quorum"], value["policy"]["max_staleness"]) == (0.7, 2)
     assert "--task task.json" in capsys.readouterr().out
+
+
+def test_updates_are_compressed_where_the_options_say_so(folder: Path) -> None:
+    assert "compressor" not in created()
+    Path("task.json").unlink()
+    value = created("--compressor", "top-k", "--set", "compressor.share=0.01")
+    assert value["compressor"] == {"name": "top-k", "settings": {"share": 0.01}}
+
+
+def test_updates_are_private_where_the_options_say_so(folder: Path) -> None:
+    assert "privacy" not in created()
+    Path("task.json").unlink()
+    options = ["clip=2.0", "noise=8.0", "delta=1e-5", "epsilon=10.0"]
+    value = created(*(text for option in options for text in ("--set", f"privacy.{option}")))
+    assert value["privacy"] == {"kind": "dp", "clip": 2.0, "noise": 8.0, "delta": 1e-5, "epsilon": 10.0}
 
 
 def test_admission_by_work_and_by_invitation(folder: Path) -> None:
@@ -90,6 +107,9 @@ def test_admission_by_work_and_by_invitation(folder: Path) -> None:
         (["--trainer", "digits"], "plugin 'digits' is of kind preprocessor, not trainer"),
         (["--set", "trainer.depth=3"], "depth"),
         (["--set", "trainer"], "--set trainer: write it like"),
+        (["--set", "privacy.clip=1.0"], "privacy.noise: Field required"),
+        (["--set", "compressor.bits=8"], "--set compressor goes with --compressor"),
+        (["--compressor", "zip"], "no compressor 'zip' is installed; there are: int4, int8, power-sgd"),
         (["--set", "cook.salt=1"], "--set cook.salt=1: write it like"),
         (["--bits", "20"], "--bits goes with --admission work"),
         (["--issuer", "x"], "--issuer goes with --admission invitation"),
@@ -184,6 +204,16 @@ TASK = {
     "rounds": 6,
     "phase": {"round": 3, "phase": "commit", "seconds": 0.1, "answers": 3, "needed": 4},
     "members": {"12D3KooWa": "active", "12D3KooWb": "ejected"},
+    "capabilities": {
+        "12D3KooWa": {
+            "steps_per_second": 12.345,
+            "bytes_down": 12.5e6,
+            "bytes_up": 0.0,
+            "aggregate_bytes_per_second": 1.2e9,
+            "memory": 8_000_000_000,
+            "cores": 2,
+        }
+    },
     "certificate": {"digest": "cd" * 32, "view": 1, "votes": 3, "skipped": False, "round": 2, "block": "00"},
     "accuracy": 0.5,
     "loss": None,
@@ -191,7 +221,15 @@ TASK = {
     "refused": [{"peer": "12D3KooWbbbbbb", "rule": "norm", "count": 2}],
     "disk_bytes": 12345,
 }
-STARTING = {**TASK, "phase": None, "certificate": None, "accuracy": None, "disk_bytes": None, "reason": "why"}
+STARTING = {
+    **TASK,
+    "phase": None,
+    "capabilities": {},
+    "certificate": None,
+    "accuracy": None,
+    "disk_bytes": None,
+    "reason": "why",
+}
 LISTED = {
     "task": "ab" * 32,
     "name": "tiny",
@@ -315,8 +353,23 @@ def test_how_tasks_stand_fits_a_terminal() -> None:
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["tiny", "tiny"]
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     both = ["round", "members", "refused"]  # of the one that starts there is no more to tell
-    assert named == ["round", "members", "certified", "accuracy", "refused", "disk", *both]
-    assert "joined: why" in lines[7]
+    assert named == ["round", "members", "…3KooWa", "certified", "accuracy", "refused", "disk", *both]
+    assert lines[3].split(maxsplit=1)[1] == "12.3 steps/s, ↓ 12.5 MB/s, mean 1.2 GB/s, 8.0 GB, 2 cores"
+    assert "joined: why" in lines[8]
+
+
+def test_what_a_private_task_has_given_away_is_shown() -> None:
+    spent = {"epsilon": 2.16571, "delta": 1e-5, "budget": 8.0, "updates": 3}
+    [line] = [line for line in shown(status_table([{**TASK, "privacy": spent}])) if "privacy" in line]
+    assert line.split(maxsplit=1)[1] == "ε 2.17 of 8, δ 1e-05, 3 updates"
+
+
+def test_of_many_members_some_are_shown() -> None:
+    [known] = TASK["capabilities"].values()  # type: ignore[attr-defined]
+    many = {f"12D3KooW{number:06}": known for number in range(20)}
+    lines = shown(status_table([{**TASK, "capabilities": many}]))
+    assert sum("steps/s" in line for line in lines) == 16
+    assert "4 more, see --json" in lines[19]
 
 
 def test_a_task_is_listed_with_the_whole_id() -> None:

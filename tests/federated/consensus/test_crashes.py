@@ -11,12 +11,26 @@ from tests.search.crashes import Contradiction, Ledger, crash_at
 from tests.support import key_number
 
 
-@pytest.mark.parametrize("moment", [7, 12, 16, 21])
+@pytest.mark.parametrize("moment", [8, 13, 17, 22])
 async def test_a_member_that_is_killed_goes_on_and_contradicts_nothing(
     moment: int, autojump_clock: MockClock
 ) -> None:
     lab = await crash_at([moment, moment % 3], seed=moment)
     assert len(lab.died) == 2
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_member_that_is_killed_around_its_snapshot_makes_the_same_update(
+    number: int, autojump_clock: MockClock
+) -> None:
+    alive = await crash_at([], grace=5.0)
+    saved = f"write snapshot-0000000{number} durably"
+    moment = alive.moments.index(saved)
+    assert alive.snapshot(number + 1) != alive.snapshot(number)
+    for later, death in ((0, saved), (1, "write into journal")):
+        lab = await crash_at([moment + later], grace=5.0)
+        assert lab.died == [death]
+        assert lab.snapshot(number + 1) == alive.snapshot(number + 1)
 
 
 def test_a_contradiction_is_heard() -> None:

@@ -9,7 +9,7 @@ import pytest
 from federated.rounds.messages import NO_BLOCK, Certificate, Choice, Proof, Propose, Vote
 from tests.federated.consensus import rules
 from tests.federated.consensus.rules import RULES, Entry, Rule, Trace, breaches
-from tests.search.parliament import BASE, ROUND, Parliament, block, draw_plan, hash_of, quorum_of, roots
+from tests.search.parliament import BASE, ROUND, Parliament, block, draw_plan, hash_of, quorum_of
 
 A, B = hash_of(0), hash_of(1)
 NOTARIZE, NULLIFY, FINALIZE = Choice
@@ -74,7 +74,7 @@ def certificate(label: int, view: int = 1) -> Certificate:
 
 
 def propose(label: int) -> Propose:
-    return Propose(view=1, parent=0, block=block(label), inputs=roots(label))
+    return Propose(view=1, parent=0, block=block(label))
 
 
 SAID, WROTE = True, False

@@ -14,7 +14,6 @@ from federated.rounds.messages import (
     ChangeKind,
     Choice,
     Model,
-    inputs_hash,
     vote_bytes,
 )
 from p2p.peer_id import PeerId
@@ -56,7 +55,7 @@ class Chain:
             parent=head.block,
             round=number,
             base=head.model,
-            inputs=inputs_hash((digest,)),
+            inputs=digest,
             participants=1,
             examples=1,
             model=Model(digest=digest, root=digest, size=1),

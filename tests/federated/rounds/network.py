@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256, sha512
 from random import Random
@@ -21,6 +21,7 @@ from federated.rounds.actions import (
     Action,
     Adopt,
     Aggregate,
+    Audited,
     Checkpoint,
     DigestMismatch,
     Ejected,
@@ -29,6 +30,7 @@ from federated.rounds.actions import (
     MembershipChanged,
     Misbehaved,
     Publish,
+    Recompute,
     RoundFinished,
     StopTraining,
     TaskFinished,
@@ -37,6 +39,7 @@ from federated.rounds.actions import (
     Validate,
     WriteJournal,
 )
+from federated.rounds.audits import list_fault
 from federated.rounds.changes import Admission
 from federated.rounds.committee import Membership
 from federated.rounds.events import (
@@ -52,10 +55,13 @@ from federated.rounds.events import (
     ModelAdopted,
     PeerConnected,
     PeerLost,
+    Recomputed,
     Started,
     Trained,
     Validated,
+    Verdict,
 )
+from federated.rounds.inputs import unpack_inputs
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
     Accuse,
@@ -63,6 +69,7 @@ from federated.rounds.messages import (
     Body,
     Certificate,
     Choice,
+    Fraud,
     Join,
     Leave,
     Message,
@@ -70,6 +77,7 @@ from federated.rounds.messages import (
     Reveal,
     Vote,
 )
+from p2p.blobs import blob_root
 from p2p.peer_id import PeerId
 from tests.federated.samples import manifest, members
 
@@ -89,7 +97,9 @@ def verify(peer: PeerId, data: bytes, signature: bytes) -> bool:
 
 def aggregate(base: bytes, inputs: Sequence[Input]) -> Model:
     """The model that any peer makes of the same base and inputs."""
-    parts = b"".join(item.peer.raw + item.root + item.examples.to_bytes(8) for item in inputs)
+    parts = b"".join(
+        item.peer.raw + item.root + item.examples.to_bytes(8) + b"late" * item.staleness for item in inputs
+    )
     digest = sha256(base + parts).digest()
     return Model(digest=digest, root=sha256(b"root" + digest).digest(), size=MODEL_SIZE)
 
@@ -122,6 +132,7 @@ class Node:
     stopped: list[int] = field(default_factory=list)
     finished: list[RoundFinished] = field(default_factory=list)
     notes: list[Action] = field(default_factory=list)
+    audits: list[Audited] = field(default_factory=list)
     done: bool = False
 
 
@@ -145,6 +156,7 @@ class Network:
         min_updates: float = 0.5,
         grace_s: float = 0.0,
         committee: int = MAX_COMMITTEE,
+        max_staleness: int = 0,
     ) -> None:
         policy = RoundPolicy(
             train_deadline_s=train_deadline_s,
@@ -152,6 +164,7 @@ class Network:
             quorum=quorum,
             min_updates=min_updates,
             grace_s=grace_s,
+            max_staleness=max_staleness,
         )
         self.manifest: TaskManifest = manifest(
             members=members(count), rounds=rounds, policy=policy, committee=committee
@@ -163,6 +176,8 @@ class Network:
         self.rule: Callable[[Node, Input], str | None] = lambda node, item: None
         self.aggregate: Callable[[Node, Aggregate], Event] = self.add_up
         self.lag: Callable[[Node, Action], float] = lambda node, action: 0.0
+        self.recompute: Callable[[Node, Recompute], Recomputed] = self.compute_again
+        self.lists: dict[bytes, bytes] = {}  # what was ever aggregated, by root
         self.blocked: Callable[[Node, bytes], bool] = lambda node, root: False
         self.tamper: Callable[[Node, Node, Body], Body | None] = lambda sender, to, body: body
         self.nodes = [Node(peer, number) for number, peer in enumerate(self.manifest.peer_ids)]
@@ -344,7 +359,7 @@ class Network:
                 node.disk.journal = [
                     item
                     for item in node.disk.journal
-                    if item.round > certificate.round or isinstance(item, Accuse | Leave)
+                    if item.round > certificate.round or isinstance(item, Accuse | Fraud | Leave)
                 ]
             case Publish(body=body):
                 node.operations += 1
@@ -365,7 +380,12 @@ class Network:
                 reply(Validated(round=number, root=item.root, rule=self.rule(node, item)))
             case Aggregate(inputs=inputs):
                 assert all(item.root in node.disk.blobs for item in inputs)
+                root = blob_root(action.listed)
+                self.lists[root] = action.listed
+                node.disk.blobs[root] = True
                 reply(self.aggregate(node, action))
+            case Recompute():
+                reply(self.recompute(node, action))
             case Adopt(certificate=certificate, holders=holders):
                 root, number = certificate.block.model.root, certificate.round
                 found = any(root in holder.disk.models for holder in self._reachable(node, holders))
@@ -394,6 +414,8 @@ class Network:
                 node.stopped.append(number)
             case DigestMismatch() | Misbehaved():
                 node.notes.append(action)
+            case Audited():
+                node.audits.append(action)
             case _:
                 pass
 
@@ -417,6 +439,35 @@ class Network:
         model = aggregate(node.base.digest, action.inputs)
         node.disk.models[model.root] = True
         return Aggregated(round=action.round, inputs=action.inputs, model=model)
+
+    def compute_again(self, node: Node, action: Recompute) -> Recomputed:
+        """What `action` comes to at a member that tells the truth."""
+        block = action.certificate.block
+        found = Recomputed(round=block.round, block=block.hash, verdict=Verdict.UNAVAILABLE)
+        if not self._gather(node, [block.inputs], action.holders):
+            return found
+        inputs = unpack_inputs(self.lists[block.inputs], action.membership)
+        rule = list_fault(inputs, action)
+        if rule is None:
+            for item in inputs:
+                if not self._gather(node, [item.root], (item.peer, *action.holders)):
+                    return found
+            rules = [self.rule(node, item) for item in inputs]
+            made = aggregate(action.base.digest, inputs)
+            wrong = None if made == block.model else "digest"
+            rule = next((one for one in [*rules, wrong] if one is not None), None)
+        if rule is not None:
+            node.disk.models[action.base.root] = True
+        return replace(found, verdict=Verdict.AGREES if rule is None else Verdict.DIFFERS, rule=rule)
+
+    def _gather(self, node: Node, roots: Sequence[bytes], holders: Sequence[PeerId]) -> bool:
+        """Gets blobs from others; whether all are at hand."""
+        holding = [holder.disk.blobs for holder in self._reachable(node, holders)]
+        found = all(any(root in blobs for blobs in holding) for root in roots)
+        found = found and not any(self.blocked(node, root) for root in roots)
+        if found:
+            node.disk.blobs |= dict.fromkeys(roots, True)
+        return found
 
     def _publish(self, node: Node, body: Body) -> None:
         if isinstance(body, Vote):

@@ -27,7 +27,6 @@ from federated.rounds.messages import (
     Model,
     Propose,
     Vote,
-    inputs_hash,
     vote_bytes,
 )
 from tests.federated.rounds.network import sign, verify
@@ -44,10 +43,6 @@ def committee(count: int) -> Committee:
     return Committee(TASK, [peer(number) for number in range(count)], verify)
 
 
-def roots(label: int) -> tuple[bytes, ...]:
-    return (sha256(bytes([label])).digest(),)
-
-
 def block(label: int) -> Block:
     """A block that differs from that of every other label."""
     model = Model(digest=sha256(b"model" + bytes([label])).digest(), root=sha256(b"root").digest(), size=9)
@@ -56,7 +51,7 @@ def block(label: int) -> Block:
         parent=TASK,
         round=ROUND,
         base=BASE,
-        inputs=inputs_hash(roots(label)),
+        inputs=sha256(bytes([label])).digest(),
         participants=1,
         examples=label,
         model=model,
@@ -64,7 +59,7 @@ def block(label: int) -> Block:
 
 
 def propose(label: int, view: int = 1, parent: int = 0) -> Propose:
-    return Propose(view=view, parent=parent, block=block(label), inputs=roots(label))
+    return Propose(view=view, parent=parent, block=block(label))
 
 
 def agreement(everybody: Committee, number: int, base: bytes = BASE) -> Agreement:
@@ -196,10 +191,10 @@ class Table:
             case Publish(body=body):
                 self._publish(chair, self.rewrite(chair, body))
             case ProposalWanted(view=view):
-                mine = (block(chair.label), roots(chair.label))
+                mine = block(chair.label)
                 self.at(
                     self.now,
-                    partial(self._later, chair, machine, lambda: machine.propose(view, *mine, self.now)),
+                    partial(self._later, chair, machine, lambda: machine.propose(view, mine, self.now)),
                 )
             case CheckProposal(proposal=proposal):
                 verdict = (proposal.block.hash, self.accepts(chair, proposal))

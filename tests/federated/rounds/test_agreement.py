@@ -32,7 +32,6 @@ from tests.federated.rounds.table import (
     block,
     committee,
     propose,
-    roots,
     vote,
 )
 
@@ -216,26 +215,26 @@ def test_a_leader_asks_its_owner_once_and_proposes_what_it_says() -> None:
     four = Four(leads=1)
     assert four.machine.start(0.0) == [ProposalWanted(view=1)]
     assert four.machine.handle_timer(PERIOD) == []
-    actions = four.machine.propose(1, block(1), roots(1), 0.1)
+    actions = four.machine.propose(1, block(1), 0.1)
     said = published(actions)
     assert actions == [WriteJournal(entries=tuple(said)), *(Publish(body=body) for body in said)]
     assert said[0] == propose(1)
     assert choices(actions) == [(1, NOTARIZE)]
-    assert four.machine.propose(1, block(2), roots(2), 0.2) == []
+    assert four.machine.propose(1, block(2), 0.2) == []
 
 
 def test_an_answer_for_a_view_that_is_over_is_ignored() -> None:
     four = Four(leads=1)
     four.machine.start(0.0)
     four.tell(four.others[0], four.proof(NULLIFY, 1))
-    assert published(four.machine.propose(1, block(1), roots(1), 0.1)) == []
+    assert published(four.machine.propose(1, block(1), 0.1)) == []
 
 
 def test_a_leader_that_has_given_its_view_up_does_not_propose_in_it_any_more() -> None:
     four = Four(leads=1)
     four.machine.start(0.0)
     four.machine.handle_timer(TIMEOUT)
-    assert four.machine.propose(1, block(1), roots(1), TIMEOUT) == []
+    assert four.machine.propose(1, block(1), TIMEOUT) == []
 
 
 def test_a_leader_proposes_the_notarized_block_again_with_its_proof() -> None:
@@ -378,7 +377,7 @@ def test_a_member_that_is_stuck_repeats_its_newest_messages() -> None:
 def test_a_leader_that_is_stuck_repeats_its_proposal() -> None:
     four = Four(leads=1)
     four.machine.start(0.0)
-    four.machine.propose(1, block(1), roots(1), 0.0)
+    four.machine.propose(1, block(1), 0.0)
     assert [type(body) for body in published(four.machine.handle_timer(PERIOD))] == [Propose, Vote]
 
 
@@ -456,7 +455,7 @@ def test_a_member_that_finalized_does_not_nullify_after_a_restart() -> None:
 def test_a_restarted_leader_does_not_propose_anything_else() -> None:
     four = Four(leads=1)
     actions = four.machine.start(0.0)
-    actions += four.machine.propose(1, block(1), roots(1), 0.0)
+    actions += four.machine.propose(1, block(1), 0.0)
     entries = tuple(journal(actions))
     back = Four(leads=1, entries=entries)
     again = back.machine.start(0.0)
@@ -486,7 +485,7 @@ def test_a_restarted_member_is_in_the_view_where_it_was() -> None:
 def test_one_member_alone_decides_also_after_a_restart() -> None:
     alone = agreement(committee(1), 0)
     actions = alone.start(0.0)
-    actions += alone.propose(1, block(1), roots(1), 0.0)
+    actions += alone.propose(1, block(1), 0.0)
     assert isinstance(actions[-1], Decided)
     back = agreement(committee(1), 0)
     back.restore(journal(actions))

@@ -19,35 +19,42 @@ from federated.rounds.changes import (
     judge_changes,
     pack_departure,
     pack_evidence,
+    pack_fraud,
     pack_proofs,
+    pack_signed,
     proof_hash,
     unpack_changes,
     unpack_departure,
     unpack_evidence,
     unpack_proofs,
+    unpack_signed,
 )
 from federated.rounds.committee import Committee, Electorate, Membership, set_of
 from federated.rounds.messages import (
     MAX_CHANGES,
     MAX_PROOFS,
+    MAX_VIEW,
     NO_BLOCK,
+    SIGNATURE_SIZE,
     Block,
     Certificate,
     Change,
     ChangeKind,
     Choice,
     Evidence,
+    Fraud,
     MessageError,
     Model,
     Proof,
+    Signed,
     Vote,
-    inputs_hash,
     leave_bytes,
     pack_changes,
     vote_bytes,
 )
 from federated.rounds.pending import MAX_JOINS, Pending
 from federated.rounds.witness import WATCHED_VIEWS, Witness
+from p2p.blobs.merkle import EMPTY_ROOT
 from p2p.peer_id import PeerId
 from tests.federated.rounds.network import sign, verify
 from tests.federated.samples import peer
@@ -290,7 +297,7 @@ def test_evidence_with_a_flipped_byte_is_refused_or_false(at: int, mask: int) ->
     "data",
     [
         *(CHANGES[:end] for end in range(1, len(CHANGES)) if end != len(CHANGES) // 2),
-        b"\x04" + CHANGES[1:],
+        b"\x05" + CHANGES[1:],
         CHANGES[: len(CHANGES) // 2] * 2,
         b"\x01\x03abc" + bytes(32),
         b"".join(pack_changes((joining(peer(number), 1)[0],)) for number in range(MAX_CHANGES + 1)),
@@ -470,7 +477,7 @@ def test_what_a_member_told_others_is_held_against_what_it_told_us() -> None:
         parent=TASK,
         round=1,
         base=BLOCKS[0],
-        inputs=inputs_hash(()),
+        inputs=EMPTY_ROOT,
         participants=0,
         examples=0,
         model=Model(digest=BLOCKS[0], root=BLOCKS[0], size=1),
@@ -520,3 +527,40 @@ def test_who_has_no_vote_and_views_that_never_come_cost_nothing() -> None:
 
 def test_a_committee_is_numbered_as_it_is_given() -> None:
     assert Committee(TASK, [peer(3), peer(1)]).members == (peer(3), peer(1))
+
+
+# frauds
+
+
+@given(st.integers(0, 2**64 - 1), st.binary(min_size=32, max_size=32), st.integers(0, MAX_VIEW), st.binary())
+def test_a_vote_for_a_fraud_survives_the_wire_and_nothing_else_is_one(
+    number: int, block: bytes, view: int, data: bytes
+) -> None:
+    signed = Signed(fraud=Fraud(round=number, block=block), view=view, signature=bytes(SIGNATURE_SIZE))
+    assert unpack_signed(pack_signed(signed)) == signed
+    assert len(pack_signed(signed)) * MAX_CHANGES <= MAX_PROOFS
+    try:
+        assert pack_signed(unpack_signed(data)) == data
+    except MessageError:
+        assert len(data) != len(pack_signed(signed))
+
+
+def void(who: PeerId, choice: Choice = Choice.FINALIZE) -> tuple[Change, bytes]:
+    cast = vote(who, choice, BLOCKS[0], view=3)
+    signed = Signed(fraud=Fraud(round=1, block=BLOCKS[0]), view=3, signature=cast.signature)
+    proof = proof_hash(pack_fraud(signed.fraud))
+    return Change(kind=ChangeKind.VOID, peer=who, proof=proof), pack_signed(signed)
+
+
+def test_who_is_ejected_for_a_fraud_has_voted_to_finalize_it() -> None:
+    assert judge(void(peer(1)), void(peer(2))) is None
+    assert judge((void(peer(1))[0], void(peer(2))[1])) == "signature"
+    assert judge(void(peer(1), Choice.NOTARIZE)) == "signature"
+    assert judge((void(peer(1))[0], b"short")) == "proof"
+    assert judge((replace(void(peer(1))[0], proof=bytes(32)), void(peer(1))[1])) == "proof"
+    assert judge(void(peer(9))) == "member"
+    gone = members().apply((void(peer(1))[0],))
+    assert not gone.is_active(peer(1))
+    assert gone.allows((void(peer(1))[0],))  # it may be named once more
+    assert gone.apply((void(peer(1))[0],)) == gone
+    assert gone.before((void(peer(1))[0],)) == members()

@@ -9,7 +9,9 @@ from federated.rounds.assembly import MAX_AGGREGATES, Assembly
 from federated.rounds.collection import MAX_FETCHES, Collection, Status
 from federated.rounds.committee import Membership, numbers_in
 from federated.rounds.events import Aggregated, AggregateFailed, Input, Inputs, Screened
+from federated.rounds.inputs import inputs_root
 from federated.rounds.messages import Commit, Model, Reveal, commitment
+from federated.rounds.past import Base
 from tests.federated.rounds.table import BASE, TASK, committee
 
 LIMIT = 1000
@@ -30,7 +32,9 @@ def commit(number: int, what: Reveal) -> Commit:
 
 def collection(*numbers: int) -> Collection:
     """A collection in which these members have committed and revealed."""
-    made = Collection(membership=MEMBERS, round_number=1, base=BASE, max_update=LIMIT)
+    made = Collection(
+        membership=MEMBERS, round_number=1, bases=(Base(digest=BASE, participants=0),), max_update=LIMIT
+    )
     for number in numbers:
         assert made.add_commit(number, commit(number, reveal(number))) is None
         assert made.add_reveal(number, reveal(number)) is None
@@ -191,21 +195,21 @@ def test_a_block_is_drafted_once_its_model_is_known() -> None:
     made.handle(Aggregated(round=1, inputs=three, model=model(1)))
     draft = made.draft(three)
     assert draft is not None
-    assert draft.block.model == model(1)
-    assert (draft.block.participants, draft.block.examples) == (0b1101, 3)
-    assert list(draft.roots) == sorted(draft.roots) == sorted(reveal(number).root for number in (0, 2, 3))
-    assert made.has_model(draft.block)
-    assert made.has_model(made.skip().block)
+    assert draft.model == model(1)
+    assert (draft.participants, draft.examples) == (0b1101, 3)
+    assert draft.inputs == inputs_root(three, MEMBERS)
+    assert made.has_model(draft)
+    assert made.has_model(made.skip())
     other = assembly()
-    assert not other.has_model(draft.block)
+    assert not other.has_model(draft)
 
 
 def test_too_few_updates_or_ones_that_make_no_model_leave_it_as_it_is() -> None:
     made = assembly()
     assert made.ask(inputs(1)) == []
     assert made.draft(inputs(1)) == made.skip()
-    assert made.skip().block.model == INITIAL
-    assert made.skip().block.skipped
+    assert made.skip().model == INITIAL
+    assert made.skip().skipped
     made.ask(inputs(1, 2))
     made.handle(AggregateFailed(round=1, inputs=inputs(1, 2)))
     assert made.draft(inputs(1, 2)) == made.skip()

@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 
 from federated.manifest import RoundPolicy
+from federated.rounds.capabilities import Capabilities
 from federated.rounds.committee import Committee, Membership, verify_signature
 from federated.rounds.messages import Choice, Vote, vote_bytes
 from federated.rounds.pending import Pending
@@ -139,6 +140,8 @@ def test_the_least_number_of_updates_is_a_share_of_all_members(
         max_update=1,
         roster=Roster(0, window=1.0, grace=0.0),
         pending=Pending(membership, verify_signature, None),
+        frauds=math,  # type: ignore[arg-type]
+        capabilities=Capabilities(0, is_drawn=False),
         period=1.0,
         is_drawn=False,
     )

@@ -125,7 +125,7 @@ def test_who_joined_in_a_block_is_drawn_from_the_round_after_the_next_on() -> No
     assert sum(voted[member] for member in joined) > 20
     for certificate, following in pairwise(chain.certificates[-9:]):  # after a restart they are the same
         again = Links(Electorate(5, chains.verify), replace(heads[certificate.round], newest=0))
-        again.restore(certificate)
+        again.restore([certificate])
         assert again.head == heads[certificate.round]
         known = links.panel_of(following)
         assert known is not None

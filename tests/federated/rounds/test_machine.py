@@ -57,11 +57,11 @@ from federated.rounds.messages import (
     Reveal,
     Vote,
     commitment,
-    inputs_hash,
     vote_bytes,
 )
 from federated.rounds.phases import ORDER
 from federated.rounds.voting import MIN_VIEWS
+from p2p.blobs.merkle import EMPTY_ROOT
 from p2p.errors import InvalidInput, LocalProtocolError
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
@@ -746,8 +746,8 @@ def test_an_update_over_the_limit_is_never_fetched() -> None:
 
 
 def skip_of(proposal: Propose) -> Propose:
-    empty = replace(proposal.block, participants=0, examples=0, inputs=inputs_hash(()), model=INITIAL)
-    return replace(proposal, block=empty, inputs=())
+    empty = replace(proposal.block, participants=0, examples=0, inputs=EMPTY_ROOT, model=INITIAL)
+    return replace(proposal, block=empty)
 
 
 def with_block(**changes: Any) -> Callable[[Propose], Propose]:
@@ -756,10 +756,7 @@ def with_block(**changes: Any) -> Callable[[Propose], Propose]:
 
 LIES: dict[str, Callable[[Propose], Propose]] = {
     "a member that is none": with_block(participants=0b1111 + (1 << 40)),
-    "an update that nobody made": lambda proposal: replace(
-        with_block(inputs=inputs_hash((bytes(32), *proposal.inputs[1:])))(proposal),
-        inputs=(bytes(32), *proposal.inputs[1:]),
-    ),
+    "an update that nobody made": with_block(inputs=bytes(32)),
     "more examples": with_block(examples=1 << 20),
     "another task": with_block(task=bytes(32)),
     "another round's base": with_block(base=bytes(32)),

@@ -222,7 +222,7 @@ def test_nobody_is_ejected_by_forged_evidence() -> None:
     def tamper(sender: Node, to: Node, body: Body) -> Body | None:
         if sender is not liar or not isinstance(body, Propose):
             return body
-        return replace(body, block=replace(body.block, changes=(change,)), inputs=(), proofs=(proof,))
+        return replace(body, block=replace(body.block, changes=(change,)), proofs=(proof,))
 
     network.tamper = tamper
     network.finish(within=60.0)

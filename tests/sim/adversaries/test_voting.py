@@ -27,12 +27,12 @@ from p2p.gossipsub.router import Router
 from p2p.peer_id import PeerId
 from sim.adversaries.voting import Abstainer, FalseLeader
 from tests.gossipsub.support import SEQNO, open_peer, peer_number
-from tests.search.parliament import ROUND, TASK, block, hash_of, roots
+from tests.search.parliament import ROUND, TASK, block, hash_of
 from tests.support import key_number
 
 TOPIC, KEY = "task", key_number(1)
 HELLO = Hello(round=ROUND, base=bytes(32))
-PROPOSAL = Propose(view=3, parent=0, block=block(1), inputs=roots(1))
+PROPOSAL = Propose(view=3, parent=0, block=block(1))
 PROOF = Proof(round=ROUND, view=1, choice=Choice.NULLIFY, block=NO_BLOCK, votes=((0, bytes(64)),))
 
 

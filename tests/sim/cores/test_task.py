@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from federated.codec import encode
+from federated.parameters import Parameters
+from federated.plugin import PeerContext
+from federated.registry import Registry
+from federated.rounds.committee import Electorate, Membership
+from federated.workbench import LocalUpdate, Workbench, digest, prepare
 from sim.scenario.model import Adversary, Selection
 from tests.sim.cores.bench import Bench, full
 
 TASK = "digits"
 
 
-def training(members: int, rounds: int = 2, **more: object) -> Bench:
-    task = {"members": members, "rounds": rounds}
+def training(
+    members: int, rounds: int = 2, trainer: dict[str, object] | None = None, **more: object
+) -> Bench:
+    task = {"members": members, "rounds": rounds, "settings": {"trainer": trainer or {}}}
     bench = Bench(members, full(members), task=[task], **more)  # type: ignore[arg-type]
     bench.run(2.0)
     for node in range(members):
@@ -52,6 +64,32 @@ def test_a_member_that_crashed_catches_up_from_its_disk() -> None:
     assert len(digests(bench, 3)) == 1
     assert not bench.watcher.failures
     assert not bench.watcher.accusations
+
+
+def test_what_a_trainer_keeps_survives_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[tuple[str, str]] = []  # of a member: what it began with, what it kept
+    train = Workbench.train
+
+    def watched(bench: Workbench, *args: Any, state: Parameters, **more: Any) -> LocalUpdate:
+        update = train(bench, *args, state=state, **more)
+        assert update.state is not None
+        if bench._context.peer == peer:
+            kept.append((digest(encode(state)).hex(), digest(update.state).hex()))
+        return update
+
+    monkeypatch.setattr(Workbench, "train", watched)
+    bench = training(4, rounds=3, trainer={"carry": True})
+    peer = bench.rung._world.peers[2]
+    while not kept:
+        bench.run(0.5)
+    bench.rung.crash(2)
+    bench.run(1.0)
+    bench.rung.start(2)
+    bench.run(100.0)
+    assert sorted(bench.watcher.finished) == list(range(4))
+    assert not bench.watcher.failures
+    assert [begun for begun, _ in kept] == [digest(encode({})).hex(), *(after for _, after in kept[:-1])]
+    assert len(kept) > 1
 
 
 def test_a_member_without_its_checkpoints_adopts_the_certified_model() -> None:
@@ -117,4 +155,44 @@ def test_a_member_of_a_network_whose_disks_fail_now_and_then_is_through_all_the_
         bench.rung.disk(node).error_share = 0.05
     bench.run(120.0)
     assert sorted(bench.watcher.finished) == list(range(4))
+    assert not bench.watcher.failures
+
+
+# committees
+
+
+def first_committee(members: int, task: dict[str, object]) -> list[int]:
+    """The nodes that vote in round 1."""
+    bench = Bench(members, full(members), task=[{"members": members, **task}])
+    world = bench.rung._world
+    manifest = world.setup.tasks[TASK]
+    peers = manifest.peer_ids
+    made = prepare(
+        manifest,
+        Registry().load(manifest),
+        PeerContext(peer=peers[0], members=peers, index=0, data_dir=None),
+    )
+    membership = Membership(manifest.task_id, peers)
+    panel = Electorate(manifest.committee).panel(1, digest(made.initial), membership)
+    return [world.numbers[peer] for peer in panel.committee.members]
+
+
+def test_a_model_that_a_committee_of_conspirators_poisoned_is_taken_back() -> None:
+    task: dict[str, object] = {"rounds": 5, "committee": 4}
+    liars = first_committee(16, task)[:3]
+    role = Adversary(role="conspirator", who=Selection(nodes=tuple(liars)))
+    bench = Bench(16, full(16), task=[{"members": 16, **task}], adversaries=dict.fromkeys(liars, role))
+    bench.run(2.0)
+    for node in range(16):
+        bench.rung.join_task(node, TASK)
+    bench.run(120.0)
+    honest = [node for node in range(16) if node not in liars]
+    assert sorted(bench.watcher.finished) == honest  # the others are ejected
+    told = bench.watcher.rounds[honest[0]]
+    accuracy = [entry["measured"]["accuracy"] for entry in told]
+    restored = [entry["round"] for entry in told if entry["measured"]["accuracy"] < 0.2]
+    assert restored in ([2], [3])  # what comes after the poisoned round is the first model again
+    assert accuracy[-1] > 0.6
+    assert {len(digests(bench, number)) for number in range(1, 6)} == {1}
+    assert not [one for one in bench.watcher.accusations if one[0] in honest and one[1] in honest]
     assert not bench.watcher.failures

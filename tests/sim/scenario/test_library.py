@@ -15,7 +15,8 @@ from sim.scenario.model import Scenario, Selection
 
 SHIPPED = [
     "asymmetric",
-    *(f"attack-{name}" for name in ("censor", "cold-boot", "colocation", "covert-flash", "degrade")),
+    *(f"attack-{name}" for name in ("censor", "cold-boot", "colocation", "committee", "covert-flash")),
+    "attack-degrade",
     *(f"attack-eclipse-{name}" for name in ("network", "one", "publishers")),
     *("blackout", "byzantine-trainers", "censor", "churn", "dht", "digits", "disk-full"),
     *("endurance", "flash-crowd", "geo", "gossip", "join", "lossy", "mixed", "partition", "poisoned-dht"),
