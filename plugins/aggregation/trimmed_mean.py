@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from federated.errors import AggregationError
-from federated.parameters import Array, Parameters, add_step
-from federated.plugin import ModelUpdate, checked_settings
+from federated.plugin import checked_settings
+from plugins.aggregation.blocks import Plan, Vector
+from plugins.aggregation.network import sorted_rows
+from plugins.aggregation.points import Points
+from plugins.aggregation.rule import Rule
 
-CHUNK = 1 << 16  # coordinates sorted at a time; with 64 updates that is 32 MiB of float64
 ROUNDING = 1e-9  # so that 0.29 of 100 updates is 29, though 0.29 * 100 is a little less in binary
 
 
-class TrimmedMean:
+class TrimmedMean(Rule):
     """The base plus, for every coordinate, the mean of what is left without both ends.
 
     A share `trim` of the updates is dropped at each end, so it withstands that share of liars, and
@@ -25,29 +26,21 @@ class TrimmedMean:
     Definition 2.
     """
 
-    kind = "aggregator"
-
     @checked_settings
     def __init__(self, *, trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2) -> None:
         self.trim = trim
 
-    def aggregate(self, base: Parameters, updates: Sequence[ModelUpdate]) -> Parameters:
-        """The next model. Raises `AggregationError` without updates or when one does not fit."""
-        if not updates:
-            raise AggregationError("there is nothing to average: no update is left")
-        drop = int(self.trim * len(updates) + ROUNDING)
-        step = {name: _trimmed([update.delta[name] for update in updates], drop) for name in sorted(base)}
-        return add_step(base, step)
+    def plan(self, points: Points) -> Plan:
+        """The mean of the middle values."""
+        count = len(points)
+        drop = int(self.trim * count + ROUNDING)
+        return Plan(points.mixture, partial(mean_of_sorted, first=drop, last=count - drop))
 
 
-def _trimmed(arrays: Sequence[Array], drop: int) -> NDArray[np.float64]:
-    """The mean of each coordinate without its `drop` smallest and `drop` largest values."""
-    columns = [array.ravel() for array in arrays]
-    result = np.zeros(columns[0].size, np.float64)
-    for start in range(0, result.size, CHUNK):
-        rows = np.sort(np.array([column[start : start + CHUNK] for column in columns], np.float64), axis=0)
-        total = result[start : start + CHUNK]
-        for row in rows[drop : len(rows) - drop]:  # one after the other: the same bits everywhere
-            total += row
-    result /= len(arrays) - 2 * drop
-    return result.reshape(arrays[0].shape)
+def mean_of_sorted(rows: NDArray[Any], first: int, last: int) -> Vector:
+    """The mean of the `first` to `last` - 1 smallest values of every column, added from the smallest up."""
+    result = np.zeros(rows.shape[1])
+    for row in sorted_rows(rows, first, last):
+        result += row
+    result /= last - first
+    return result

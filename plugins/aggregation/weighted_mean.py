@@ -5,33 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
-from federated.parameters import Parameters, add_step, weighted_mean
-from federated.plugin import ModelUpdate, checked_settings
+from federated.plugin import checked_settings
+from plugins.aggregation.blocks import Plan
+from plugins.aggregation.points import Points
+from plugins.aggregation.rule import Rule
 
 
-class WeightedMean:
+class WeightedMean(Rule):
     """The base plus the weighted mean of the deltas.
 
     A peer's example count is its own word, so no count weighs more than `max_weight` times the
-    median of the round. Source: McMahan et al. 2017, Algorithm 1.
+    median of the round. One liar is enough to move it anywhere. Source: McMahan et al. 2017, Algorithm 1.
     """
-
-    kind = "aggregator"
 
     @checked_settings
     def __init__(self, *, max_weight: Annotated[float, Field(ge=1)] = 3.0) -> None:
         self.max_weight = max_weight
 
-    def aggregate(self, base: Parameters, updates: Sequence[ModelUpdate]) -> Parameters:
-        """The next model. Raises `AggregationError` without updates or when one does not fit."""
-        weights = capped_weights([update.examples for update in updates], self.max_weight)
-        deltas = [update.delta for update in updates]
-        return add_step(base, weighted_mean(list(zip(deltas, weights, strict=True))))
+    def plan(self, points: Points) -> Plan:
+        """The mean by capped weights."""
+        return points.mean(np.array(capped_weights(points.weights.tolist(), self.max_weight)))
 
 
-def capped_weights(counts: Sequence[int], max_weight: float) -> list[float]:
+def capped_weights(counts: Sequence[float], max_weight: float) -> list[float]:
     """The self-declared counts as weights, none above `max_weight` times their median.
 
     Of an even number of counts the lower middle one is the median, so that one of two peers cannot

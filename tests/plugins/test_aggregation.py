@@ -9,14 +9,31 @@ from hypothesis import strategies as st
 
 from federated.codec import encode, schema_of
 from federated.errors import AggregationError, PluginError
+from federated.manifest import PluginRef
 from federated.parameters import Parameters
 from federated.plugin import Aggregator, ModelUpdate
-from plugins.aggregation import trimmed_mean
+from plugins.aggregation import blocks
+from plugins.aggregation.centered_clipping import CenteredClipping
+from plugins.aggregation.flame import Flame
+from plugins.aggregation.geometric_median import GeometricMedian
+from plugins.aggregation.median import CoordinateMedian
+from plugins.aggregation.pipeline import Pipeline
 from plugins.aggregation.trimmed_mean import TrimmedMean
 from plugins.aggregation.weighted_mean import WeightedMean, capped_weights
 from tests.federated.samples import model, peer, update
 
-RULES: list[Callable[[], Aggregator]] = [WeightedMean, TrimmedMean]
+RULES: list[Callable[[], Aggregator]] = [
+    WeightedMean,
+    TrimmedMean,
+    CoordinateMedian,
+    GeometricMedian,
+    CenteredClipping,
+    Flame,
+    lambda: Pipeline(
+        steps=[PluginRef(name="clip"), PluginRef(name="nnm", settings={"f": 0}), PluginRef(name="bucketing")],
+        rule=PluginRef(name="median"),
+    ),
+]
 
 
 def scalars(values: list[float], examples: list[int] | None = None) -> list[ModelUpdate]:
@@ -74,7 +91,8 @@ def test_trimmed_mean_of_a_large_tensor_is_that_of_its_parts(monkeypatch: pytest
     ]
     base = {"w": np.zeros((10, 10))}
     whole = TrimmedMean(trim=0.3).aggregate(base, updates)
-    monkeypatch.setattr(trimmed_mean, "CHUNK", 7)
+    monkeypatch.setattr(blocks, "BLOCK", 49)
+    monkeypatch.setattr(blocks, "LEAST_BLOCK", 7)
     assert encode(TrimmedMean(trim=0.3).aggregate(base, updates)) == encode(whole)
     expected = np.sort([update.delta["w"] for update in updates], axis=0)[2:5].mean(axis=0)
     assert whole["w"] == pytest.approx(expected)
