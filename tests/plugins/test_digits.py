@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from federated.demo.task import centralised_accuracy, demo_manifest
 from federated.errors import DataError, PluginError
 from federated.plugin import Dataset, PeerContext
-from plugins.preprocessing.digits import MIN_SAMPLES, Digits, partition
+from plugins.preprocessing.dealing import MIN_SAMPLES, partition
+from plugins.preprocessing.digits import Digits
 from tests.federated.samples import peer
 from tests.plugins.training import run_rounds
 

@@ -1,0 +1,1 @@
+"""Sources of data: each reads the files of one kind into a table."""
