@@ -30,6 +30,9 @@ PROGRAMS = {  # as the documentation writes them → the module with their `main
         f"atcp task {command}": ["federated.cli", "task", command]
         for command in ("create", "invite", "list", "join", "status", "leave", "export", "verify")
     },
+    "atcp run": ["federated.cli", "run"],
+    "atcp plugin new": ["federated.cli", "plugin", "new"],
+    "atcp plugin list": ["federated.cli", "plugin", "list"],
     "atcp task metrics": ["federated.cli", "task", "metrics"],
     "atcp task audit": ["federated.cli", "task", "audit"],
     "atcp task": ["federated.cli", "task"],

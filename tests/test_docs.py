@@ -6,6 +6,7 @@ import configparser
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,9 @@ def test_the_trainer_in_the_how_to_has_fifteen_lines_and_learns() -> None:
     from p2p.peer_id import PeerId
     from plugins.preprocessing.digits import Digits
 
-    [example] = re.findall(r"```python\n(.*?)```", read("docs/how-to/write-a-plugin.md"), re.DOTALL)
+    example, remembering = re.findall(
+        r"```python\n(.*?)```", read("docs/how-to/write-a-plugin.md"), re.DOTALL
+    )
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     names: dict[str, object] = {}
     exec(compile(example, "write-a-plugin.md", "exec"), names)
@@ -122,6 +125,11 @@ def test_the_trainer_in_the_how_to_has_fifteen_lines_and_learns() -> None:
     assert data.holdout is not None
     x, y = data.holdout
     assert np.mean((x @ weight).argmax(1) == y) > 0.9
+    exec(compile(example + remembering, "write-a-plugin.md", "exec"), names)
+    trainer = names["Softmax"](steps=1)  # type: ignore[operator]
+    first = trainer.train(trainer.init(1), data.train, context)
+    later = trainer.train(trainer.init(1), data.train, replace(context, round=2, state=first.state))
+    assert later.state["speed"] == pytest.approx(1.9 * first.state["speed"])
 
 
 def test_the_example_of_the_simulator_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 from rich.console import Console
 
+from federated.cli.settings import check_task
 from federated.demo.ledger import Ledger
 from federated.demo.progress import ProgressView, ejection_line, result_table
 from federated.demo.report import make_folder, write_report
@@ -39,6 +40,7 @@ def add_parser(commands: Any) -> None:
         choices=["numpy", "torch", "both"],
         help="default: torch where it is installed; both: two tasks at once on the same peers",
     )
+    parser.add_argument("--task", metavar="NAME", help="a plugin that has both data and model (the digits)")
     parser.add_argument(
         "--byzantine",
         type=number(int, 0, MAX_PROCESSES // 3),
@@ -61,7 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         trainer=arguments.trainer or default_trainer(),
         kill=arguments.kill,
         byzantine=arguments.byzantine,
+        task=arguments.task,
     )
+    if settings.task is not None:
+        check_task(settings.task)
     if settings.byzantine > (settings.peers - 1) // 3:
         raise InvalidInput(
             f"--byzantine {settings.byzantine}: the others only hold with more than {3 * settings.byzantine}"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from federated.cli import demo, identity, task
+from federated.cli import demo, identity, plugin, run, task
 from federated.errors import FederatedError
 from p2p.arguments import Parser
 from p2p.errors import InvalidInput
@@ -16,6 +16,8 @@ examples:
   atcp demo                          six peers train together on this machine
   atcp demo --kill --rounds 9        the same, with a kill -9 in every third round
   atcp demo --json | tail -n 1       the result for a program
+  atcp plugin new wine               the package of a task of your own
+  atcp run wine                      trains it here, in one process
   atcp identity --data-dir ~/.atcp   the peer id of a folder, for a task's --member
   atcp task --help                   create, find, join, follow and export tasks
 """
@@ -26,6 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="atcp", description="Train together without a server.", epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo.add_parser(commands)
+    run.add_parser(commands)
+    plugin.add_parser(commands)
     identity.add_parser(commands)
     task.add_parser(commands)
     return parser

@@ -9,14 +9,14 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
+from federated.cli.settings import add_options, given, manifest_of
 from federated.directory.signed import SignedTask, load_task_file, sign_task, task_file
-from federated.errors import ManifestError, PluginError
+from federated.errors import ManifestError
 from federated.invitation import make_invitation
 from federated.manifest import (
     MAX_COMMITTEE,
-    MAX_DEADLINE,
     MAX_MEMBERS,
     MAX_ROUNDS,
     MAX_SEED,
@@ -24,7 +24,6 @@ from federated.manifest import (
     MIN_COMMITTEE,
     MIN_WORK,
     TaskManifest,
-    first_problem,
 )
 from p2p.arguments import number
 from p2p.data_dir import IDENTITY, load_identity, open_data_dir
@@ -32,7 +31,6 @@ from p2p.errors import InvalidInput
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 
-KINDS = ("preprocessor", "trainer", "aggregator", "validator")
 CREATE_EXAMPLES = """\
 examples:
   atcp task create --data-dir ~/.atcp --name digits --member 12D3KooW… --member 12D3KooW…
@@ -56,31 +54,13 @@ def add_parsers(tasks: Any) -> None:
     create = tasks.add_parser("create", help="write a signed task file", epilog=CREATE_EXAMPLES)
     add = create.add_argument
     add("--data-dir", type=Path, required=True, help="whose identity signs it; made when new")
-    add("--name", default="task", help="for people (task)")
+    add("--name", help='for people (that of --task, or "task")')
     add("--out", type=Path, metavar="FILE", help="where to write it (NAME.json)")
     add("--rounds", type=number(int, 1, MAX_ROUNDS), default=20, help="rounds (20)")
     add("--seed", type=number(int, 0, MAX_SEED), help="of the first model (drawn)")
     add("--member", action="append", default=[], metavar="ID", help="who trains (repeatable)")
-    add("--preprocessor", default="digits", metavar="NAME", help="loads a peer's data (digits)")
-    add("--trainer", default="numpy-mlp", metavar="NAME", help="knows the model (numpy-mlp)")
-    add("--aggregator", default="weighted-mean", metavar="NAME", help="makes one of many (weighted-mean)")
-    add("--validator", default="update-check", metavar="NAME", help="refuses updates (update-check)")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KIND.NAME=VALUE",
-        help="a plugin's setting (repeatable)",
-    )
-    add(
-        "--train-deadline", type=number(float, 0.001, MAX_DEADLINE), metavar="S", help="seconds to train (60)"
-    )
-    add(
-        "--phase-deadline",
-        type=number(float, 0.001, MAX_DEADLINE),
-        metavar="S",
-        help="seconds of other phases (10)",
-    )
+    add("--task", metavar="NAME", help="a plugin that has both data and model")
+    add_options(create)
     add(
         "--committee",
         type=number(int, MIN_COMMITTEE, MAX_COMMITTEE),
@@ -111,10 +91,9 @@ def add_parsers(tasks: Any) -> None:
 
 def create_task(arguments: argparse.Namespace) -> int:
     """`atcp task create`."""
-    out = arguments.out or Path(f"{arguments.name}.json")
     key = identity_of(arguments.data_dir)
     manifest = _manifest(arguments, PeerId.from_public_key(key.public))
-    _check_plugins(manifest)
+    out = arguments.out or Path(f"{manifest.name}.json")
     _write(out, sign_task(manifest, key))
     result = {"event": "created", "task": manifest.task_id.hex(), "name": manifest.name, "file": str(out)}
     if arguments.json:
@@ -165,23 +144,16 @@ def identity_of(data_dir: Path) -> KeyPair:
 
 def _manifest(arguments: argparse.Namespace, creator: PeerId) -> TaskManifest:
     """The manifest that the options describe. Raises `InvalidInput` with the first thing that is wrong."""
-    settings = _settings(arguments.set)
-    values: dict[str, Any] = {
-        "name": arguments.name,
-        "seed": secrets.randbelow(MAX_SEED) if arguments.seed is None else arguments.seed,
-        "rounds": arguments.rounds,
-        "members": arguments.member or [str(creator)],
-        **{kind: {"name": getattr(arguments, kind), "settings": settings[kind]} for kind in KINDS},
-        "policy": _given(
-            train_deadline_s=arguments.train_deadline, phase_deadline_s=arguments.phase_deadline
-        ),
-        **_given(committee=arguments.committee, max_members=arguments.max_members),
-        "admission": _admission(arguments, creator),
-    }
-    try:
-        return TaskManifest.model_validate(values)
-    except ValidationError as exc:
-        raise InvalidInput(first_problem(exc)) from exc
+    return manifest_of(
+        arguments,
+        arguments.task,
+        name=arguments.name or arguments.task or "task",
+        seed=secrets.randbelow(MAX_SEED) if arguments.seed is None else arguments.seed,
+        rounds=arguments.rounds,
+        members=arguments.member or [str(creator)],
+        admission=_admission(arguments, creator),
+        **given(committee=arguments.committee, max_members=arguments.max_members),
+    )
 
 
 def _admission(arguments: argparse.Namespace, creator: PeerId) -> dict[str, JsonValue]:
@@ -196,35 +168,6 @@ def _admission(arguments: argparse.Namespace, creator: PeerId) -> dict[str, Json
         case "work":
             return {"kind": kind, "bits": arguments.bits or 20}
     return {"kind": "closed"}
-
-
-def _settings(texts: list[str]) -> dict[str, dict[str, JsonValue]]:
-    """The settings of each plugin; a value is JSON, or text where it is none."""
-    found: dict[str, dict[str, JsonValue]] = {kind: {} for kind in KINDS}
-    for text in texts:
-        where, equals, value = text.partition("=")
-        kind, _, name = where.partition(".")
-        if not equals or kind not in found or not name:
-            raise InvalidInput(f"--set {text}: write it like trainer.epochs=5 (of {', '.join(KINDS)})")
-        try:
-            found[kind][name] = json.loads(value)
-        except ValueError:
-            found[kind][name] = value
-    return found
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _check_plugins(manifest: TaskManifest) -> None:
-    """Raises `InvalidInput` when a plugin is not installed here, or does not take its settings."""
-    from federated.registry import Registry  # it imports the plugins, and what they need
-
-    try:
-        Registry().load(manifest)
-    except PluginError as exc:
-        raise InvalidInput(str(exc)) from exc
 
 
 def _write(out: Path, task: SignedTask) -> None:

@@ -39,6 +39,7 @@ class DemoError(FederatedError):
 class DemoSettings:
     """What `atcp demo` was asked to do; `trainer` is "numpy", "torch" or "both": two tasks at once.
 
+    `task` is a plugin that has both data and model, in place of the digits.
     `byzantine` of the peers lie.
     """
 
@@ -48,6 +49,7 @@ class DemoSettings:
     trainer: str = "torch"
     kill: bool = False
     byzantine: int = 0
+    task: str | None = None
 
 
 def default_trainer() -> str:
@@ -203,8 +205,8 @@ def _make_peers(settings: DemoSettings, folder: Path) -> dict[PeerId, Path]:
 
 def _make_tasks(settings: DemoSettings, members: Sequence[PeerId], folder: Path) -> dict[str, DemoTask]:
     """The tasks by id, each with its manifest in a file."""
-    names = {"digits": settings.trainer}
-    if settings.trainer == "both":
+    names = {"digits": settings.trainer} if settings.task is None else {settings.task: settings.task}
+    if settings.task is None and settings.trainer == "both":
         names = {f"digits-{trainer}": trainer for trainer in TRAINERS}
     tasks, traffic = dict[str, DemoTask](), dict[tuple[str, int], int]()
     for name, trainer in names.items():

@@ -24,14 +24,18 @@ POLICY = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=10.0, grace_s=10.0)
 def demo_manifest(
     members: Sequence[PeerId], rounds: int, seed: int, trainer: str, name: str = "digits"
 ) -> TaskManifest:
-    """The manifest for `members`; `trainer` is "numpy" or "torch"."""
+    """The manifest for `members`; `trainer` is "numpy", "torch", or a plugin that has data and model."""
+    preprocessor = knows = PluginRef(name=trainer)
+    if trainer in TRAINERS:
+        preprocessor = PluginRef(name="digits", settings={"alpha": ALPHA, "seed": seed})
+        knows = PluginRef(name=TRAINERS[trainer], settings=TRAINING)
     return TaskManifest(
         name=name,
         seed=seed,
         rounds=rounds,
         members=[str(peer) for peer in members],
-        preprocessor=PluginRef(name="digits", settings={"alpha": ALPHA, "seed": seed}),
-        trainer=PluginRef(name=TRAINERS[trainer], settings=TRAINING),
+        preprocessor=preprocessor,
+        trainer=knows,
         aggregator=PluginRef(name="weighted-mean"),
         validator=PluginRef(name="update-check", settings={"max_ratio": MAX_RATIO}),
         policy=POLICY,
@@ -41,7 +45,7 @@ def demo_manifest(
 def centralised_accuracy(rounds: int, seed: int, trainer: str) -> float:
     """Held-out accuracy of one machine that has all the data, after the same number of rounds.
 
-    Blocking; run it in a worker thread.
+    0 for a task that measures none. Blocking; run it in a worker thread.
     """
     peer = PeerId.from_public_key(KeyPair.from_seed(bytes(32)).public)
     plugins = Registry().load(demo_manifest([peer], rounds, seed, trainer))
@@ -51,4 +55,4 @@ def centralised_accuracy(rounds: int, seed: int, trainer: str) -> float:
     for number in range(1, rounds + 1):
         context = TrainContext(round=number, seed=seed + number, should_stop=lambda: False)
         parameters = plugins.trainer.train(parameters, data.train, context).parameters
-    return plugins.trainer.evaluate(parameters, data.holdout)["accuracy"]
+    return plugins.trainer.evaluate(parameters, data.holdout).get("accuracy", 0.0)

@@ -39,6 +39,7 @@ examples:
   python -m sim run mixed
   python -m sim run gossip --peers 1000 --rung cores --seed 7
   python -m sim run my-scenario.toml --rung full --out reports
+  python -m sim run digits --task wine --peers 30
   python -m sim run mixed --json --no-report | tail -n 1
 
 The folder that a run leaves has parameters, figures, trace, plots and a page, index.html, that shows them.
@@ -154,6 +155,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=number(int, 0, MAX_SEED), default=1, metavar="S", help="decides everything (default 1)"
+    )
+    parser.add_argument(
+        "--task", metavar="NAME", help="a plugin that has both data and model, for the scenario's"
     )
     _add_folder(parser, "the report")
     _add_output(parser)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from federated.cli.settings import check_task
 from p2p.errors import InvalidInput
 from p2p.peer_id import PeerId
 from sim.cli.progress import Results, shown
@@ -34,9 +35,14 @@ Result = dict[str, Any]
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs one scenario; 0 when every check holds, 1 when not."""
-    scenario = with_changes(load(arguments.scenario), peers=arguments.peers, rung=arguments.rung)
+    if arguments.task is not None:
+        check_task(arguments.task)
+    scenario = with_changes(
+        load(arguments.scenario), peers=arguments.peers, rung=arguments.rung, task=arguments.task
+    )
     words = ["run", arguments.scenario, "--seed", str(arguments.seed)]
     words += ["--peers", str(scenario.peers), "--rung", scenario.rung]
+    words += [] if arguments.task is None else ["--task", arguments.task]
     parent = None if arguments.no_report else arguments.out or RUNS
     return run_scenario(scenario, arguments.seed, words, parent, as_json=arguments.json)
 

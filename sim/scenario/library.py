@@ -59,9 +59,16 @@ def parse(data: bytes, origin: str) -> Scenario:
         raise InvalidInput(f"{origin}: not TOML: {exc}") from exc
 
 
-def with_changes(scenario: Scenario, *, peers: int | None = None, rung: RungName | None = None) -> Scenario:
-    """The scenario with another number of peers, on another rung.
+def with_changes(
+    scenario: Scenario,
+    *,
+    peers: int | None = None,
+    rung: RungName | None = None,
+    task: str | None = None,
+) -> Scenario:
+    """The scenario with another number of peers, on another rung, with another task than its own.
 
+    `task` is a plugin that has both data and model; how well it must learn the scenario cannot know.
     What the scenario asks of more nodes than there are then, it asks of all of them: members of a task,
     counts of faults and adversaries, clusters, bootstrap nodes. Raises `InvalidInput` where that makes
     no sense, as for a fault of a certain node that is not there.
@@ -69,6 +76,8 @@ def with_changes(scenario: Scenario, *, peers: int | None = None, rung: RungName
     value = scenario.model_dump()
     if rung is not None:
         value["rung"] = rung
+    if task is not None:
+        _replace_task(value, task)
     if peers is not None:
         value["peers"] = peers
         _fit(value, peers)
@@ -77,6 +86,22 @@ def with_changes(scenario: Scenario, *, peers: int | None = None, rung: RungName
     except ValidationError as exc:
         origin = f"scenario {scenario.name}" + (f" with {peers} peers" if peers is not None else "")
         raise InvalidInput(f"{origin}: {_first_problem(exc)}") from exc
+
+
+def _replace_task(value: dict[str, Any], task: str) -> None:
+    """Raises `InvalidInput` unless the scenario has one task."""
+    if len(value["task"]) != 1:
+        raise InvalidInput(
+            f"scenario {value['name']} has {len(value['task'])} tasks; --task takes the place of one"
+        )
+    [load] = value["task"]
+    load |= {"name": task, "preprocessor": task, "trainer": task}
+    load["settings"] = {
+        role: settings
+        for role, settings in load["settings"].items()
+        if role not in ("preprocessor", "trainer")
+    }
+    value["checks"]["accuracy"] = None
 
 
 @cache
