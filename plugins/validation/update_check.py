@@ -10,14 +10,13 @@ from pydantic import Field
 
 from federated.parameters import Parameters, l2_norm, non_finite, schema_of
 from federated.plugin import ModelUpdate, checked_settings
+from plugins.validation.check import Check, Refused
 
 MIN_SCREENED = 5  # updates; of fewer honest peers with unlike data one may well be far from the rest
 
 
-class UpdateCheck:
+class UpdateCheck(Check):
     """Refuses an update by the first rule it breaks: `schema`, `examples`, `finite` or `norm`."""
-
-    kind = "validator"
 
     @checked_settings
     def __init__(
@@ -44,7 +43,7 @@ class UpdateCheck:
             return "norm"
         return None
 
-    def screen(self, updates: Sequence[ModelUpdate]) -> list[ModelUpdate]:
+    def judge(self, updates: Sequence[ModelUpdate], model: Parameters) -> Refused:
         """The updates whose norm is over `max_ratio` times the median norm of those that stay.
 
         Each pass refuses what is over and takes the median anew, until nothing is: a group of large
@@ -52,7 +51,7 @@ class UpdateCheck:
         the median, or a lazy majority would expel everybody who works.
         """
         staying = [(l2_norm(update.delta), update) for update in updates]
-        refused: list[ModelUpdate] = []
+        refused = Refused()
         while True:
             working = [norm for norm, _ in staying if norm > 0]
             if len(working) < MIN_SCREENED:
@@ -61,5 +60,5 @@ class UpdateCheck:
             over = [update for norm, update in staying if norm > limit]
             if not over:
                 return refused
-            refused += over
+            refused += [(update, "norm") for update in over]
             staying = [(norm, update) for norm, update in staying if norm <= limit]

@@ -1,0 +1,1 @@
+"""Plugins that keep private what a model is trained on."""
