@@ -1,68 +1,87 @@
 """The multi-layer perceptron that both built-in trainers train: its shape, first values, batch order.
 
-Dense layers with ReLU between them and softmax cross-entropy at the end; SGD with momentum, the norm of
-each gradient bounded so that a small, one-sided shard cannot throw the model off. Everything that is random
+Dense layers with ReLU between them and softmax cross-entropy at the end; SGD or AdamW, the norm of each
+gradient bounded so that a small, one-sided shard cannot throw the model off. Everything that is random
 comes from numpy's PCG64, whose stream is the same on every platform, so peers with the numpy and
 with the torch trainer start one task with the same bits and may work in it together.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from math import inf
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from federated.errors import DataError, TrainingStopped
+from federated.errors import DataError
 from federated.parameters import Parameters
-from federated.plugin import TrainContext, TrainResult, checked_settings
+from federated.plugin import TrainContext, checked_settings
+from plugins.training.batches import Batch, Epochs, Indices, Steps, batches, seen
+from plugins.training.gradient import GradientTrainer, Mu, Outcome, Prefixes, Start
+from plugins.training.optimisers import Name
 
 MAX_UNITS = 1 << 16  # units of one layer
 MAX_LAYERS = 16  # hidden layers
-MAX_EPOCHS = 1000  # local epochs of one round
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
-Indices = NDArray[np.int64]
-_Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
+Units = Annotated[int, Field(ge=1, le=MAX_UNITS)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(gt=0, le=1)]
+Clip = Annotated[float, Field(gt=0)]
+
+Fitted = tuple[Parameters, Parameters, Parameters]
+"""(new parameters, what the optimiser keeps, the mean gradient where there is a correction)."""
 
 
-class MLP(ABC):
-    """What the two trainers share; a subclass says how to fit and how to predict.
+class MLP(GradientTrainer):
+    """What the two trainers share; a subclass says how to take the steps and how to predict.
 
     `data` is a pair (x, y): float32 of shape (n, inputs), and n integer labels below `classes`.
     """
-
-    kind = "trainer"
 
     @checked_settings
     def __init__(
         self,
         *,
-        inputs: _Units = 64,
-        classes: _Units = 10,
-        hidden: Annotated[Sequence[_Units], Field(max_length=MAX_LAYERS)] = (128,),
-        epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 5,
-        batch: Annotated[int, Field(ge=1)] = 32,
-        lr: Annotated[float, Field(gt=0, le=10)] = 0.1,
-        momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9,
-        decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
-        clip: Annotated[float, Field(gt=0)] = 1.0,
+        inputs: Units = 64,
+        classes: Units = 10,
+        hidden: Annotated[Sequence[Units], Field(max_length=MAX_LAYERS)] = (128,),
+        epochs: Epochs = 5,
+        steps: Steps = None,
+        batch: Batch = 32,
+        lr: Rate = 0.1,
+        optimiser: Name = "sgd",
+        momentum: Momentum = 0.9,
+        decay: Decay = 1.0,
+        clip: Clip = 1.0,
+        carry: bool = False,
+        mu: Mu = 0.0,
+        scaffold: bool = False,
+        local: Prefixes = (),
     ) -> None:
-        """Round r trains at `lr` times `decay` to the power r; `clip` bounds the norm of a gradient."""
+        """Round r trains at `lr` times `decay` to the power r; `clip` bounds the norm of a gradient.
+
+        A round has `epochs` passes over the data, or `steps` batches when they are given. `momentum` is
+        SGD's. With `carry` a round begins with the velocity or the moments that the one before ended with,
+        instead of from rest. For `mu`, `scaffold` and `local` see `plugins.training.gradient`.
+        """
+        super().__init__(carry=carry, mu=mu, scaffold=scaffold, local=local)
         self.sizes = (inputs, *hidden, classes)
         self.epochs = epochs
+        self.steps = steps
         self.batch = batch
         self.lr = lr
+        self.optimiser = optimiser
         self.momentum = momentum
         self.decay = decay
         self.clip = clip
 
-    def init(self, seed: int) -> Parameters:
+    def first(self, seed: int) -> Parameters:
         """Weights (out, in) and biases, uniform within ±1/sqrt(in), as torch's linear layers begin."""
         generator = np.random.Generator(np.random.PCG64(seed))
         parameters: Parameters = {}
@@ -73,46 +92,34 @@ class MLP(ABC):
                 parameters[f"layer{layer}.{name}"] = values.astype(np.float32)
         return parameters
 
-    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
-        """Momentum SGD from rest over `epochs` shuffled passes. Raises `TrainingStopped`, `DataError`."""
+    def fit(self, start: Start, data: Any, context: TrainContext) -> Outcome:
+        """The optimiser's steps over shuffled passes. Raises `TrainingStopped`, `DataError`."""
         x, y = self._checked(data)
         lr = self.lr * self.decay**context.round
-        batches = self._batches(len(x), context)
-        seen = len(x) if context.steps is None else min(len(x), context.steps * self.batch)
-        return TrainResult(parameters=self._fit(parameters, x, y, batches, lr), examples=seen)
+        rows = batches(len(x), self.batch, context, epochs=self.epochs, steps=self.steps)
+        new, memory, gradient = self._fit(start, x, y, rows, lr)
+        examples = seen(len(x), self.batch, context, self.steps)
+        return Outcome(model=new, memory=memory, gradient=gradient, examples=examples)
 
-    def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
+    def measure(self, model: Parameters, data: Any) -> dict[str, float]:
         """`accuracy` and mean cross-entropy `loss` on `data`. Raises `DataError`."""
         x, y = self._checked(data)
-        logits = self._predict(parameters, x).astype(np.float64)
+        logits = self._predict(model, x).astype(np.float64)
         logits -= logits.max(axis=1, keepdims=True)
         chosen = logits[np.arange(len(y)), y]
         loss = np.log(np.exp(logits).sum(axis=1)) - chosen
         return {"accuracy": float((logits.argmax(axis=1) == y).mean()), "loss": float(loss.mean())}
 
     @abstractmethod
-    def _fit(
-        self, parameters: Parameters, x: Features, y: Labels, batches: Iterator[Indices], lr: float
-    ) -> Parameters:
-        """New parameters after one step of SGD for each of `batches`."""
+    def _fit(self, start: Start, x: Features, y: Labels, rows: Iterator[Indices], lr: float) -> Fitted:
+        """One step of the optimiser for each of `rows`.
+
+        The gradient of the loss is clipped; what `start` adds to it is not.
+        """
 
     @abstractmethod
     def _predict(self, parameters: Parameters, x: Features) -> Features:
         """The logits, shape (n, classes)."""
-
-    def _batches(self, count: int, context: TrainContext) -> Iterator[Indices]:
-        """The rows of each step: a fresh order in every epoch, a function of the seed and the steps alone."""
-        generator = np.random.Generator(np.random.PCG64(context.seed))
-        left = inf if context.steps is None else context.steps
-        for _ in range(self.epochs):
-            order = generator.permutation(count)
-            for start in range(0, count, self.batch):
-                if not left:
-                    return
-                left -= 1
-                if context.should_stop():
-                    raise TrainingStopped("asked to stop between two batches")
-                yield order[start : start + self.batch]
 
     def _checked(self, data: Any) -> tuple[Features, Labels]:
         """`data` as the arrays this model takes."""

@@ -8,29 +8,40 @@ from collections.abc import Iterator
 import numpy as np
 
 from federated.parameters import Parameters
-from plugins.training.mlp import MLP, Features, Indices, Labels
+from plugins.training.batches import Indices
+from plugins.training.gradient import Start
+from plugins.training.mlp import MLP, Features, Fitted, Labels
+from plugins.training.optimisers import SGD, AdamW
 
 EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_, so that both trainers take the same steps
 
 
 class NumpyMLP(MLP):
-    """Momentum SGD on softmax cross-entropy, with the gradients written out."""
+    """SGD with momentum or AdamW on softmax cross-entropy, with the gradients written out."""
 
-    def _fit(
-        self, parameters: Parameters, x: Features, y: Labels, batches: Iterator[Indices], lr: float
-    ) -> Parameters:
-        new = {name: array.copy() for name, array in parameters.items()}
-        velocity = {name: np.zeros_like(array) for name, array in parameters.items()}
-        rate, momentum = np.float32(lr), np.float32(self.momentum)
-        for rows in batches:
-            gradients = self._gradients(new, x[rows], y[rows])
+    def _fit(self, start: Start, x: Features, y: Labels, rows: Iterator[Indices], lr: float) -> Fitted:
+        new = {name: array.copy() for name, array in start.model.items()}
+        optimiser = (
+            SGD(new, start.memory, lr, self.momentum)
+            if self.optimiser == "sgd"
+            else AdamW(new, start.memory, lr)
+        )
+        sums = {name: np.zeros_like(array) for name, array in start.correction.items()}
+        steps = 0
+        for chosen in rows:
+            steps += 1
+            gradients = self._gradients(new, x[chosen], y[chosen])
             scale = np.float32(min(1.0, self.clip / (_norm(gradients) + EPSILON)))
             for name, gradient in gradients.items():
-                speed = velocity[name]
-                speed *= momentum
-                speed += scale * gradient
-                new[name] -= rate * speed
-        return new
+                gradient *= scale
+                if name in sums:
+                    sums[name] += gradient
+                    gradient += start.correction[name]
+                if start.mu and name in start.shared:
+                    gradient += np.float32(start.mu) * (new[name] - start.model[name])
+                optimiser.move(name, new[name], gradient)
+        mean = {name: total / np.float32(max(steps, 1)) for name, total in sums.items()}
+        return new, optimiser.memory, mean
 
     def _predict(self, parameters: Parameters, x: Features) -> Features:
         return self._activations(parameters, x)[-1]

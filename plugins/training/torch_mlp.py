@@ -8,32 +8,35 @@ import torch
 from torch.nn import functional
 
 from federated.parameters import Parameters
-from plugins.training.mlp import MLP, Features, Indices, Labels
+from plugins.training.batches import Indices
+from plugins.training.gradient import Start
+from plugins.training.mlp import MLP, Features, Fitted, Labels
+from plugins.training.torch_arrays import to_array, to_tensor
+from plugins.training.torch_steps import Descent
 
 
 class TorchMLP(MLP):
-    """Momentum SGD on softmax cross-entropy, one thread, on the processor."""
+    """SGD with momentum or AdamW on softmax cross-entropy, one thread, on the processor."""
 
-    def _fit(
-        self, parameters: Parameters, x: Features, y: Labels, batches: Iterator[Indices], lr: float
-    ) -> Parameters:
+    def _fit(self, start: Start, x: Features, y: Labels, rows: Iterator[Indices], lr: float) -> Fitted:
         torch.set_num_threads(1)  # several peers share a machine, and small layers gain nothing from more
-        weights = {name: torch.tensor(array, requires_grad=True) for name, array in parameters.items()}
-        optimiser = torch.optim.SGD(list(weights.values()), lr=lr, momentum=self.momentum)
+        weights = {name: to_tensor(array).requires_grad_() for name, array in start.model.items()}
+        descent = Descent(self._optimiser(weights, lr), weights, start, clip=self.clip)
         features, labels = torch.from_numpy(x), torch.from_numpy(y)
-        for rows in batches:
-            chosen = torch.from_numpy(rows)
-            optimiser.zero_grad()
-            loss = functional.cross_entropy(self._forward(weights, features[chosen]), labels[chosen])
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            torch.nn.utils.clip_grad_norm_(weights.values(), self.clip)
-            optimiser.step()
-        return {name: weight.detach().numpy() for name, weight in weights.items()}
+        for chosen in map(torch.from_numpy, rows):
+            descent.step(functional.cross_entropy(self._forward(weights, features[chosen]), labels[chosen]))
+        new = {name: to_array(weight) for name, weight in weights.items()}
+        return new, descent.memory if self.carry else {}, descent.gradient
+
+    def _optimiser(self, weights: dict[str, torch.Tensor], lr: float) -> torch.optim.Optimizer:
+        if self.optimiser == "sgd":
+            return torch.optim.SGD(list(weights.values()), lr=lr, momentum=self.momentum)
+        return torch.optim.AdamW(list(weights.values()), lr=lr)
 
     def _predict(self, parameters: Parameters, x: Features) -> Features:
         torch.set_num_threads(1)
         with torch.no_grad():
-            weights = {name: torch.from_numpy(array) for name, array in parameters.items()}
+            weights = {name: to_tensor(array) for name, array in parameters.items()}
             predicted: Features = self._forward(weights, torch.from_numpy(x)).numpy()
         return predicted
 

@@ -11,8 +11,11 @@ from federated.codec import encode, schema_of
 from federated.errors import DataError, PluginError, TrainingStopped
 from federated.parameters import l2_norm
 from federated.plugin import TrainContext, Trainer
+from plugins.training.batches import batches
 from plugins.training.numpy_mlp import NumpyMLP
 from tests.plugins.training import blobs, context, never
+
+VELOCITY = "momentum_buffer/"
 
 
 def small(**settings: Any) -> NumpyMLP:
@@ -41,8 +44,9 @@ def test_first_weights_stay_within_their_bound() -> None:
     assert 0.99 / math.sqrt(64) < np.abs(weight).max() <= 1 / math.sqrt(64)
 
 
-def test_gradients_are_those_of_the_loss() -> None:
-    trainer = small(hidden=[6, 5])
+@pytest.mark.parametrize("hidden", [[6, 5], []])
+def test_gradients_are_those_of_the_loss(hidden: list[int]) -> None:
+    trainer = small(hidden=hidden)
     x, y = blobs(7)
     parameters = {name: array.astype(np.float64) for name, array in trainer.init(4).items()}
     gradients = trainer._gradients(parameters, x, y)
@@ -78,9 +82,23 @@ def test_same_seed_gives_the_same_bits_and_another_one_does_not() -> None:
     assert first != other
 
 
+def test_a_round_may_have_a_number_of_steps_instead_of_epochs() -> None:
+    rows = list(batches(20, 7, context(), epochs=1, steps=7))
+    assert [len(chosen) for chosen in rows] == [7, 7, 6, 7, 7, 6, 7]
+    assert sorted(np.concatenate(rows[3:6])) == list(range(20))
+    assert small(steps=7, batch=8).train(small().init(1), blobs(), context()).examples == 56
+    assert small(steps=8, batch=8).train(small().init(1), blobs(), context()).examples == 60
+    limited = TrainContext(round=0, seed=1, should_stop=never, steps=2)
+    assert len(list(batches(20, 7, limited, epochs=1, steps=7))) == 2
+
+
+def test_a_batch_that_is_too_small_is_left_out() -> None:
+    assert [len(rows) for rows in batches(9, 4, context(), epochs=2, least=2)] == [4, 4, 4, 4]
+    assert [len(rows) for rows in batches(1, 4, context(), epochs=1, least=2)] == [1]
+
+
 def test_every_example_is_seen_once_an_epoch() -> None:
-    trainer = small(epochs=3, batch=7)
-    rows = np.concatenate(list(trainer._batches(20, context())))
+    rows = np.concatenate(list(batches(20, 7, context(), epochs=3)))
     assert rows.shape == (60,)
     for epoch in range(3):
         assert sorted(rows[20 * epoch : 20 * epoch + 20]) == list(range(20))
@@ -95,6 +113,27 @@ def test_momentum_step_by_hand() -> None:
     second = first + 0.5 * (0.5 * 0.5 + wrong)
     assert result.parameters["layer0.weight"].ravel() == pytest.approx([second, -second])
     assert result.parameters["layer0.bias"] == pytest.approx([second, -second])
+
+
+def test_velocity_is_carried_into_the_next_round_when_asked() -> None:
+    settings: dict[str, Any] = {"epochs": 1, "batch": 60, "clip": 100.0, "lr": 0.5, "momentum": 0.5}
+    carrying, resting = small(carry=True, **settings), small(**settings)
+    base, data = carrying.init(1), blobs()
+    first = carrying.train(base, data, context())
+    gradients = carrying._gradients(base, *data)
+    assert encode(first.parameters) == encode(resting.train(base, data, context()).parameters)
+    for name, gradient in gradients.items():  # of all examples, in another order
+        assert first.state[VELOCITY + name] == pytest.approx(gradient, abs=1e-6)
+    before = encode(first.state)
+    second = carrying.train(base, data, context(state=first.state))
+    assert encode(first.state) == before
+    for name, gradient in gradients.items():
+        assert second.state[VELOCITY + name] == pytest.approx(1.5 * gradient, abs=1e-6)
+        assert second.parameters[name] == pytest.approx(base[name] - 0.75 * gradient, abs=1e-6)
+
+
+def test_without_carry_nothing_is_kept() -> None:
+    assert small().train(small().init(1), blobs(), context()).state == {}
 
 
 def test_gradient_is_clipped_to_its_norm() -> None:
@@ -124,7 +163,7 @@ def test_training_stops_when_asked() -> None:
 def test_a_slow_machine_trains_as_many_steps_as_it_has_time_for() -> None:
     limited = TrainContext(round=0, seed=1, should_stop=never, steps=2)
     trainer = small(batch=7)
-    assert [len(rows) for rows in trainer._batches(20, limited)] == [7, 7]
+    assert [len(rows) for rows in batches(20, 7, limited, epochs=3)] == [7, 7]
     result = trainer.train(trainer.init(1), blobs(), limited)
     assert result.examples == 14
     longer = trainer.train(
@@ -165,12 +204,19 @@ def test_data_that_does_not_fit_the_model_is_refused(x: Any, y: Any) -> None:
         ("hidden", [1] * 17),
         ("hidden", 64),
         ("epochs", 0),
+        ("steps", 0),
+        ("optimiser", "adam"),
+        ("mu", -1),
+        ("scaffold", 1),
+        ("local", "layer0"),
+        ("local", [""]),
         ("batch", 0),
         ("lr", 0),
         ("lr", math.nan),
         ("momentum", 1),
         ("decay", 1.1),
         ("clip", 0),
+        ("carry", 1),
         ("depth", 3),
     ],
 )

@@ -17,8 +17,8 @@ def never() -> bool:
     return False
 
 
-def context(seed: int = 1, round_number: int = 0) -> TrainContext:
-    return TrainContext(round=round_number, seed=seed, should_stop=never)
+def context(seed: int = 1, round_number: int = 0, state: Parameters | None = None) -> TrainContext:
+    return TrainContext(round=round_number, seed=seed, should_stop=never, state=state or {})
 
 
 def blobs(count: int = 60, inputs: int = 4, classes: int = 3) -> tuple[Features, Labels]:
