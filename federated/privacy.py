@@ -14,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from federated.append import storage_errors
 from federated.errors import PluginError, StorageError
 from federated.manifest import DifferentialPrivacy
 from federated.parameters import Array, Parameters, l2_norm, non_finite
@@ -111,7 +111,7 @@ class Ledger:
         """Reads the count. One that is damaged is refused: nobody knows then what was given away."""
         if self._files is None:
             return
-        with self._storage():
+        with storage_errors(f"{self._files}/{LEDGER}"):
             try:
                 data = self._files.read(LEDGER, 0, RECORD.size + CHECKSUM + 1)
             except FileNotFoundError:
@@ -128,17 +128,9 @@ class Ledger:
         """Counts one update more; it is on the disk when this returns. Can be called again when it fails."""
         if self._files is not None:
             body = RECORD.pack(MAGIC, self._task, self.count + 1)
-            with self._storage():
+            with storage_errors(f"{self._files}/{LEDGER}"):
                 self._files.write_durably(LEDGER, body + hashlib.sha256(body).digest())
         self.count += 1
-
-    @contextmanager
-    def _storage(self) -> Iterator[None]:
-        """Every failure of the system leaves as `StorageError` with the place."""
-        try:
-            yield
-        except OSError as exc:
-            raise StorageError(f"{self._files}/{LEDGER}: {exc.strerror or exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,11 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from federated import codec
+from federated.append import storage_errors
 from federated.errors import CodecError, StorageError
 from federated.parameters import Parameters
 
@@ -67,7 +66,7 @@ class Snapshots:
         head = HEADER.pack(MAGIC, number, self._task, snapshot.base, snapshot.root)
         data = b"".join([head, snapshot.state])
         data = b"".join([data, hashlib.sha256(data).digest()])
-        with self._storage(number):
+        with storage_errors(self._place(number)):
             if self._files is None:
                 self._held[number] = data
             else:
@@ -83,11 +82,11 @@ class Snapshots:
 
         One that is damaged is refused: with the one before it, another update would come out.
         """
-        with self._storage(number):
+        with storage_errors(self._place(number)):
             rounds = [other for other in self._rounds() if other < number]
         if not rounds:
             return None
-        with self._storage(rounds[-1]):
+        with storage_errors(self._place(rounds[-1])):
             data = self._read(rounds[-1])
         snapshot = self._parse(data)
         if snapshot is None or snapshot.round != rounds[-1]:
@@ -140,14 +139,6 @@ class Snapshots:
 
     def _place(self, number: int) -> str:
         return f"{self._files}/{_name(number)}"
-
-    @contextmanager
-    def _storage(self, number: int) -> Iterator[None]:
-        """Every failure of the system leaves as `StorageError` with the place."""
-        try:
-            yield
-        except OSError as exc:
-            raise StorageError(f"{self._place(number)}: {exc.strerror or exc}") from exc
 
 
 def _name(number: int) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from federated.append import storage_errors
 from federated.errors import StorageError
 from federated.journal import ChainFile, CheckpointStore, Journal, SavedState
 from federated.privacy import Ledger
@@ -78,10 +79,8 @@ class TaskState:
         if self._files is None:
             known = tuple(item.block.changes for item in self._admitted if item.block.changes)
             return Restored(history=self._admitted[-HISTORY:], changes=known)
-        try:
+        with storage_errors(self._files):
             self._files.make()
-        except OSError as exc:
-            raise StorageError(f"{self._files}: {exc.strerror or exc}") from exc
         self.ledger.open()
         saved = self._checkpoints().load()
         certificate = None if saved is None else self._certificate(saved)
