@@ -116,8 +116,8 @@ MUTANTS = {
     ),
     "the journal is not synced before a commitment is sent": Mutant(
         package="federated",
-        good="                self._file.write(self._end, block)\n                self._file.sync()\n",
-        bad="                self._file.write(self._end, block)\n",
+        good="                self._file.write(self.end, data)\n                self._file.sync()\n",
+        bad="                self._file.write(self.end, data)\n",
         seed=57,
         said="no honest node accuses another",
     ),

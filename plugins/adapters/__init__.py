@@ -1,0 +1,1 @@
+"""What was written for another framework, as plugins of ours."""
