@@ -138,7 +138,7 @@ def test_a_liar_among_unlike_peers_is_withstood_by_mixing_first() -> None:
         ),
         (
             lambda: pipeline("median", ("nnm", {})),
-            "step 'nnm': missing a required argument: 'f'; it takes f$",
+            "step 'nnm': missing a required (keyword-only )?argument: 'f'; it takes f$",
         ),
         (lambda: pipeline("median", ("nnm", {"f": -1})), "step 'nnm': setting f: "),
         (lambda: pipeline("median", ("clip", {"norm": 0.0})), "step 'clip': setting norm: "),
