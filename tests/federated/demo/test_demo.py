@@ -60,8 +60,8 @@ async def test_a_killed_peer_comes_back_and_all_models_agree(tmp_path):
     [task] = written["tasks"]
     assert [len(record["digests"]) >= 2 for record in task["history"]] == [True] * 5
     assert [len(set(record["blocks"].values())) for record in task["history"]] == [1] * 5
-    votes = [record["phases"]["vote"] for record in task["history"]]
-    assert any(votes)  # who finds all votes at hand when it comes to the vote takes no time for it
+    votes = [record["phases"].get("vote", 0.0) for record in task["history"]]
+    assert any(votes)  # not all: whom the certificate of the others overtakes comes to no vote
     assert written["kills"][0]["back_in_round"] in (4, 5)
     assert (report / "accuracy.png").exists()
     assert (report / "peer-0.log").exists()
