@@ -130,7 +130,7 @@ def test_whatever_happens_each_address_starts_once_and_in_time(steps):
                 plan.add(tcp(number))
             case "start":
                 if (address := plan.start(now)) is not None:
-                    assert failed_at is not None or now - last >= ATTEMPT_DELAY
+                    assert failed_at is not None or now >= last + ATTEMPT_DELAY
                     started.append(address)
                     last, failed_at = now, None
             case "fail" if plan.in_flight:
