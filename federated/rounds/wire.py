@@ -109,6 +109,8 @@ def decode_entry(task: bytes, data: bytes) -> Body:
     message = decode(data)
     if message.task != task:
         raise MessageError("the entry belongs to another task")
+    if message.seq or message.expiry:
+        raise MessageError("an entry is not in its canonical form")
     return message.body
 
 

@@ -339,6 +339,9 @@ def test_a_journal_entry_belongs_to_its_task() -> None:
         assert decode_entry(TASK, encode_entry(TASK, body)) == body
     with pytest.raises(MessageError, match="another task"):
         decode_entry(HASH, encode_entry(TASK, BODIES[0]))
+    for more in ({"seq": 1, "expiry": 0}, {"seq": 0, "expiry": 1}):  # neither is signed
+        with pytest.raises(MessageError, match="canonical"):
+            decode_entry(TASK, encode(message(BODIES[0], **more)))
 
 
 def test_a_message_is_fresh_from_a_little_before_it_was_sent_until_it_expires() -> None:
