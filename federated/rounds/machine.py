@@ -418,18 +418,19 @@ class RoundMachine:
         self._model = event.initial if event.certificate is None else event.certificate.block.model
         self._done = 0 if event.certificate is None else event.certificate.round
         self._repeats.start(now)
-        known = {item.round: item for item in filter(None, [event.certificate, *event.history])}
-        self._answers.keep(known[number] for number in sorted(known))
-        self._past.add(known[number] for number in sorted(known))
+        found = {item.round: item for item in filter(None, [event.certificate, *event.history])}
+        known = [found[number] for number in sorted(found)]
+        self._answers.keep(known)
+        self._past.add(known)
         self._links.head = genesis(self.membership, event.initial.digest)
         if known:
-            self._links.restore([known[number] for number in sorted(known)])
+            self._links.restore(known)
         self._register.restore(event.entries)
         self._actions += self._frauds.start(event.initial, event.entries)
         self._is_fresh = event.certificate is None
         self._entries = tuple(entry for entry in event.entries if entry.round == self._links.head.round + 1)
         if self._links.head.round > self._done:  # we were admitted, or the last checkpoint is damaged
-            self._chain = [known[number] for number in sorted(known) if number > self._done]
+            self._chain = [certificate for certificate in known if certificate.round > self._done]
             self._begin_adoption(self._chain[-1], now)
         elif self._done >= self._rounds:
             self._phase = Phase.FINISHED
