@@ -203,7 +203,9 @@ class RoundWork:
                 return
             try:
                 update = self._bench.train(base, number, lambda: False, state=state)
-            except FederatedError:
+            except FederatedError as exc:
+                reason = f"round {number} has no update of ours: {exc}"
+                self._life.world.observer.waiting(self._life.number, reason)
                 done(TrainFailed(round=number))
             else:
                 self._keep(update, action, training, done)

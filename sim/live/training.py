@@ -38,8 +38,8 @@ async def train(node: Node, host: Host, pubsub: Pubsub, blobs: Blobs, files: Fil
             )
         elif event["event"] == "task" and event["state"] == "finished":
             observer.finished_task(number, name)
-        elif event["event"] == "task" and event["state"] == "waiting":
-            observer.waiting(number, str(event.get("reason")))
+        elif event["event"] == "task" and event.get("reason"):
+            observer.waiting(number, event["reason"])
 
     def compute() -> ModelledCompute:
         return ModelledCompute(number, setup.network, node.rng, load.train_seconds)

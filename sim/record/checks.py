@@ -215,6 +215,8 @@ def _finished(recorder: Recorder, task: str, seen: int, rounds: int) -> Check:
     text = f"{len(members) - len(behind)} of {len(members)} members, {seen} rounds"
     if behind:
         text += f"; not node {', '.join(map(str, behind[:5]))}{', …' if len(behind) > 5 else ''}"
+        if recorder.waits:
+            text += f"; the first complaint: {next(iter(recorder.waits))}"
     name = f"every member that runs is through with the {rounds} rounds of {task}"
     return Check(name=name, holds=bool(members) and not behind, seen=text)
 

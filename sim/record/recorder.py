@@ -293,7 +293,7 @@ class Recorder:
             self.violations.add(self.heap.now, node, "no honest node accuses another", seen)
 
     def waiting(self, node: int, reason: str) -> None:
-        """The node cannot go on and says why."""
+        """The node cannot go on, or not as it should, and says why."""
         self.trace.note(self.heap.now, "waiting", node, reason)
         self.waits[reason] = self.waits.get(reason, 0) + 1
 

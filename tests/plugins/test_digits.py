@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from federated.demo.task import centralised_accuracy, demo_manifest
 from federated.errors import DataError, PluginError
 from federated.plugin import Dataset, PeerContext
-from plugins.preprocessing.dealing import MIN_SAMPLES, partition
+from plugins.preprocessing.dealing import MIN_SAMPLES, deal, partition
 from plugins.preprocessing.digits import Digits
 from tests.federated.samples import peer
 from tests.plugins.training import run_rounds
@@ -54,6 +54,29 @@ def test_shards_differ_in_their_mix_of_classes() -> None:
     assert max(np.abs(mixes[0] - mix).max() for mix in mixes[1:]) > 0.2
     even = [np.bincount(load(index, alpha=1e4).train[1], minlength=10) for index in range(6)]
     assert max(np.abs(even[0] - mix).max() for mix in even[1:]) <= 4
+
+
+def test_numbers_to_be_predicted_are_dealt_out_by_tenths() -> None:
+    x, y = np.arange(500.0)[:, None], np.sin(np.arange(500.0))
+    shards = [
+        deal(x, y, PeerContext(peer=PEERS[index], members=PEERS, index=index), alpha=0.1)
+        for index in range(6)
+    ]
+    rows = np.concatenate([shard.train[0] for shard in shards])
+    assert len(rows) == len(np.unique(rows)) == 400
+    means = []
+    for shard in shards:
+        features, targets = shard.train
+        assert targets.dtype == np.float32
+        assert np.allclose(targets, np.sin(features[:, 0]), atol=1e-4)
+        means.append(targets.mean())
+    assert max(means) - min(means) > 0.3
+
+
+def test_labels_that_are_no_numbers_are_refused() -> None:
+    context = PeerContext(peer=PEERS[0], members=PEERS, index=0)
+    with pytest.raises(DataError, match="not one number for each of 30 examples"):
+        deal(np.zeros((30, 2)), np.array(["red"] * 30), context)
 
 
 def test_split_depends_on_the_seed_alone() -> None:

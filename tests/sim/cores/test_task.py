@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from federated.codec import encode
+from federated.errors import PluginError
 from federated.parameters import Parameters
 from federated.plugin import PeerContext
 from federated.registry import Registry
@@ -129,6 +130,16 @@ def test_a_task_that_cannot_run_here_is_not_taken_part_in() -> None:
     bench.run(5.0)
     assert not bench.watcher.failures
     assert not bench.watcher.rounds
+
+
+def test_a_trainer_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> LocalUpdate:
+        raise PluginError("it has a bug")
+
+    monkeypatch.setattr(Workbench, "train", fail)
+    bench = training(4, rounds=1)
+    bench.run(60.0)
+    assert "round 1 has no update of ours: it has a bug" in bench.watcher.reasons
 
 
 def test_updates_are_fetched_from_others_while_a_holder_says_nothing() -> None:

@@ -185,7 +185,11 @@ def test_members_must_be_through_with_the_task() -> None:
     made.finished_task(0, "digits")
     finish_round(made, 0, 1)
     check = _find(made, "through with the 1 rounds of digits")
-    assert (check.holds, check.seen) == (False, "1 of 7 members, 1 rounds; not node 1, 2, 3, 4, 5, …")
+    behind = "1 of 7 members, 1 rounds; not node 1, 2, 3, 4, 5, …"
+    assert (check.holds, check.seen) == (False, behind)
+    made.waiting(1, "the disk is full")
+    made.waiting(2, "another reason")
+    assert _find(made, "through with").seen == f"{behind}; the first complaint: the disk is full"
     for node in range(1, 7):
         made.finished_task(node, "digits")
     assert _find(made, "through with").holds
