@@ -105,7 +105,7 @@ def place_of(kind: str, seed: int) -> Iterator[Place]:
 
 
 def until_done(place: Place, call: Callable[[], Any]) -> Any:
-    """The result of `call`, as the driver repeats it; space returns when nothing else helps."""
+    """The result of `call`, as the driver repeats it; the disk is well again when nothing else helps."""
     for attempt in range(ATTEMPTS):
         try:
             return call()
@@ -113,7 +113,7 @@ def until_done(place: Place, call: Callable[[], Any]) -> Any:
             if not any(reason in str(exc) for reason in ("Input/output error", "No space left")):
                 raise
         if attempt == ATTEMPTS // 2:
-            place.full = False
+            place.full, place.error_share = False, 0.0
     raise AssertionError("the disk never lets it succeed")
 
 
