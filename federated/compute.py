@@ -10,6 +10,8 @@ from typing import Literal, Protocol, TypeVar
 
 import trio
 
+from federated.blame import told
+from federated.errors import PluginError
 from federated.pace import Pace
 from federated.throttle import Throttle
 
@@ -58,9 +60,14 @@ class ThreadCompute:
             stop.set()
 
     def _work(self, job: Callable[[ShouldStop], T], kind: Kind, stop: threading.Event) -> T:
-        """The job, in its thread; every question whether to stop is a step of a training."""
-        if kind != "train":
-            return job(stop.is_set)
+        """The job, in its thread, where a `KeyboardInterrupt` is no person's: it would end the peer."""
+        try:
+            return self._train(job, stop) if kind == "train" else job(stop.is_set)
+        except KeyboardInterrupt as exc:
+            raise PluginError(f"a plugin failed: {told(exc)}") from exc
+
+    def _train(self, job: Callable[[ShouldStop], T], stop: threading.Event) -> T:
+        """A training: every question whether to stop is a step."""
         steps, begin = 0, time.monotonic()
 
         def should_stop() -> bool:

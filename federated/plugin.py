@@ -144,6 +144,17 @@ class Trainer(Protocol):
         return {}
 
 
+@runtime_checkable
+class StatefulTrainer(Trainer, Protocol):
+    """A trainer that measures with what it keeps from training to training: parameters of this peer's own."""
+
+    def evaluate_with(self, parameters: Parameters, data: Any, state: Parameters) -> dict[str, float]:
+        """In place of `evaluate`; `state` is that of the newest finished training, empty before the first.
+
+        It may be of a process before this one.
+        """
+
+
 class TaskPlugin(Preprocessor, Trainer, Protocol):
     """The data and the model of one task in one class: a preprocessor and a trainer of one name.
 

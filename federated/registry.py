@@ -26,15 +26,27 @@ KINDS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPlugins:
-    """The plugins of one task, made with their settings; without a compressor, updates travel as they are."""
+@dataclass(frozen=True, kw_only=True)
+class JudgingPlugins:
+    """What all members do alike with updates; without a compressor, updates travel as they are."""
 
-    preprocessor: Preprocessor
-    trainer: Trainer
     aggregator: Aggregator
     validator: Validator
     compressor: Compressor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgePlugins:
+    """What works with the data of one peer."""
+
+    preprocessor: Preprocessor
+    trainer: Trainer
+    compressor: Compressor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlugins(EdgePlugins, JudgingPlugins):
+    """The plugins of one task, made with their settings."""
 
 
 class Registry:

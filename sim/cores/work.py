@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from federated.codec import encode
 from federated.errors import CodecError, FederatedError
+from federated.learner import LocalUpdate
 from federated.parameters import Parameters
 from federated.rounds.actions import Adopt, Aggregate, Fetch, Recompute, Train, Validate
 from federated.rounds.audits import outcome
@@ -36,7 +37,7 @@ from federated.rounds.events import (
 from federated.rounds.messages import Model
 from federated.rounds.recent import EVIDENCE_ROUNDS
 from federated.snapshots import Snapshot
-from federated.workbench import LocalUpdate, Refusals, Workbench, as_claimed
+from federated.workbench import Refusals, Workbench, as_claimed
 from sim.adversaries.committee import poison
 from sim.cores.recomputing import Recomputing
 from sim.cores.settings import BROKEN

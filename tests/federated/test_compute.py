@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from federated.compute import InlineCompute, ThreadCompute
+from federated.errors import PluginError
 
 
 async def test_a_job_runs_off_the_event_loop():
@@ -86,3 +87,14 @@ async def test_a_training_that_fails_tells_its_pace_too():
         await compute.run(train, "train")
     assert compute.pace is not None
     assert compute.pace.steps_within(60.0) is not None
+
+
+@pytest.mark.parametrize("kind", ["train", "validate"])
+async def test_a_plugin_that_interrupts_its_thread_ends_no_peer(kind):
+    def job(_):
+        raise KeyboardInterrupt("me")
+
+    with pytest.raises(
+        PluginError, match=r"^a plugin failed: KeyboardInterrupt: me \(test_compute\.py, line"
+    ):
+        await ThreadCompute().run(job, kind)

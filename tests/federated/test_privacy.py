@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from p2p.files import FolderFiles
 from sim.disk import SimDisk
 from tests.federated import tiny
 from tests.federated.lab import peer_number, tiny_manifest
-from tests.federated.test_workbench import bench, item, never
+from tests.federated.test_workbench import bench, item, never, with_trainer
 
 TASK = bytes(range(32))
 KEY = bytes(32)
@@ -247,7 +246,7 @@ def test_a_trainer_gets_a_secret_that_says_nothing_of_the_key() -> None:
             return super().train(parameters, data, context)
 
     made = bench()
-    made._plugins = replace(made._plugins, trainer=Spy())
+    with_trainer(made, Spy())
     for key in (KEY, b"\x01" * 32, b""):
         made.train(made.decode(made.initial), 1, never, key=key)
     assert [len(secret) for secret in secrets] == [32, 32, 0]

@@ -10,10 +10,11 @@ import pytest
 
 from federated import codec
 from federated.errors import AggregationError, CodecError, DataError, PluginError, TrainingStopped
+from federated.learner import LocalLearner
 from federated.manifest import PluginRef
 from federated.pace import Pace
 from federated.parameters import Parameters
-from federated.plugin import ModelUpdate, PeerContext, TrainContext, TrainResult
+from federated.plugin import Dataset, ModelUpdate, PeerContext, TrainContext, Trainer, TrainResult
 from federated.rounds.events import Input
 from federated.snapshots import max_state
 from federated.workbench import Refusals, Workbench, digest, prepare
@@ -29,6 +30,14 @@ def bench(member: int = 1, *, max_update_bytes: int = 1000, **plugins: str) -> W
     index = manifest.peer_ids.index(peer)
     context = PeerContext(peer=peer, members=manifest.peer_ids, index=index)
     return prepare(manifest, tiny.registry().load(manifest), context)
+
+
+def with_trainer(made: Workbench, trainer: Trainer) -> Workbench:
+    """`made`, with another trainer of the same model."""
+    learner = made._learner
+    assert isinstance(learner, LocalLearner)
+    learner._plugins = replace(learner._plugins, trainer=trainer)
+    return made
 
 
 def base(made: Workbench) -> Parameters:
@@ -72,9 +81,9 @@ def test_what_fits_before_the_deadline_is_known_from_earlier_trainings() -> None
             return super().train(parameters, data, context)
 
     made = bench()
-    made._plugins = replace(made._plugins, trainer=Spy())
+    with_trainer(made, Spy())
     made = bench()
-    made._plugins = replace(made._plugins, trainer=Spy())
+    with_trainer(made, Spy())
     pace = Pace()
     made.train(base(made), 1, never, pace)
     pace.observe(30, 10.0)
@@ -92,7 +101,7 @@ def test_the_seed_differs_by_round_and_member_and_repeats_otherwise() -> None:
 
     for member, number in ((1, 1), (1, 2), (2, 1), (1, 1)):
         made = bench(member)
-        made._plugins = replace(made._plugins, trainer=Spy())
+        with_trainer(made, Spy())
         made.train(base(made), number, never)
     assert len(set(seeds)) == 3
     assert seeds[0] == seeds[3]
@@ -149,7 +158,7 @@ def test_what_a_trainer_tells_is_ready_for_json_or_named_in_one_line(metrics: An
             return replace(super().train(parameters, data, context), metrics=metrics)
 
     made = bench()
-    made._plugins = replace(made._plugins, trainer=Tells())
+    with_trainer(made, Tells())
     if isinstance(found, str):
         with pytest.raises(PluginError, match=found):
             made.train(base(made), 1, never)
@@ -165,7 +174,7 @@ def bench_that_keeps(state: Any) -> Workbench:
             return replace(super().train(parameters, data, context), state=state)
 
     made = bench()
-    made._plugins = replace(made._plugins, trainer=Keeps())
+    with_trainer(made, Keeps())
     return made
 
 
@@ -304,3 +313,131 @@ def test_data_or_models_that_cannot_be_had_are_explained() -> None:
         bench(preprocessor="nopoints")
     with pytest.raises(PluginError, match="trainer 'pull': an update has 144 bytes; raise max_update_bytes"):
         bench(max_update_bytes=100)
+
+
+class Stranger(BaseException):
+    """Nothing that `except Exception` would catch."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not even this works")
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (SystemExit(3), r"failed: SystemExit: 3 \(test_workbench\.py, line \d+\)$"),
+        (GeneratorExit(), r"failed: GeneratorExit \(test_workbench\.py, line \d+\)$"),
+        (Stranger(), r"failed: Stranger \(test_workbench\.py, line \d+\)$"),
+        (RecursionError("deep"), r"failed: RecursionError: deep \(test_workbench\.py, line \d+\)$"),
+    ],
+)
+def test_no_error_of_a_plugin_goes_further_than_its_line(raised: BaseException, line: str) -> None:
+    class Fails(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            raise raised
+
+    class FailingCheck(tiny.FailingCheck):
+        def check(self, update: ModelUpdate, base: Parameters) -> str | None:
+            raise raised
+
+    made = with_trainer(bench(), Fails())
+    made._plugins = replace(made._plugins, validator=FailingCheck())
+    with pytest.raises(PluginError, match=f"^trainer 'pull' {line}"):
+        made.train(base(made), 1, never)
+    with pytest.raises(PluginError, match=f"^validator 'update-check' {line}"):
+        made.check(item(delta(0.0)), delta(0.0), base(made))
+
+
+def test_the_person_at_the_terminal_is_no_plugin() -> None:
+    class Interrupted(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            raise KeyboardInterrupt
+
+    made = with_trainer(bench(), Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        made.train(base(made), 1, never)
+
+
+@pytest.mark.parametrize(
+    ("returned", "line"),
+    [
+        (None, "failed: AttributeError: 'NoneType' object has no attribute 'parameters'"),
+        (TrainResult(parameters={"w": [1.0]}, examples=1), "failed: AttributeError: 'list' object"),
+        (TrainResult(parameters={"count": np.zeros((), np.int64), "w": np.zeros(4)}, examples=1), "tensor w"),
+        (TrainResult(parameters=tiny.Pull().init(0), examples=float("nan")), "failed: ValueError: cannot"),
+        (TrainResult(parameters=tiny.Pull().init(0), examples="many"), "failed: TypeError: "),
+    ],
+)
+def test_a_training_that_returns_something_else_is_named_in_one_line(returned: Any, line: str) -> None:
+    class Returns(tiny.Pull):
+        def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+            return returned  # type: ignore[no-any-return]
+
+    made = with_trainer(bench(), Returns())
+    with pytest.raises(PluginError, match=f"^trainer 'pull':? {line}"):
+        made.train(base(made), 1, never)
+
+
+@pytest.mark.parametrize(
+    ("measured", "line"),
+    [
+        (None, "failed: AttributeError: 'NoneType'"),
+        ({"accuracy": "high"}, "failed: TypeError: must be real number"),
+        ({"loss": np.zeros(2)}, "failed: TypeError: only "),
+    ],
+)
+def test_a_measurement_that_is_none_is_named_in_one_line(measured: Any, line: str) -> None:
+    class Measures(tiny.Pull):
+        def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
+            return measured  # type: ignore[no-any-return]
+
+    made = with_trainer(bench(), Measures())
+    with pytest.raises(PluginError, match=f"^trainer 'pull' {line}"):
+        made.evaluate(base(made))
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (None, "load returns a NoneType, no Dataset"),
+        ([1], "load returns a list, no Dataset"),
+        (
+            Dataset(train=1, holdout=None, examples=1, profile={"a": {1}}),
+            "its profile is not JSON: Object of",
+        ),
+        (Dataset(train=1, holdout=None, examples=1, profile=3), "its profile is not JSON: 'int'"),  # type: ignore[arg-type]
+    ],
+)
+def test_data_that_are_none_are_named_in_one_line(data: Any, line: str) -> None:
+    class Loads(tiny.Points):
+        def load(self, context: PeerContext) -> Dataset:
+            return data  # type: ignore[no-any-return]
+
+    manifest = tiny_manifest(3)
+    context = PeerContext(peer=manifest.peer_ids[0], members=manifest.peer_ids, index=0)
+    plugins = replace(tiny.registry().load(manifest), preprocessor=Loads())
+    with pytest.raises(PluginError, match=f"^preprocessor 'points':? {line}"):
+        prepare(manifest, plugins, context)
+
+
+def test_a_check_names_a_rule_or_none() -> None:
+    class Asserts(tiny.FailingCheck):
+        def check(self, update: ModelUpdate, base: Parameters) -> str | None:
+            return True  # type: ignore[return-value]
+
+    made = bench()
+    made._plugins = replace(made._plugins, validator=Asserts())
+    with pytest.raises(PluginError, match=r"^validator 'update-check': check returns a bool, not the name"):
+        made.check(item(delta(0.0)), delta(0.0), base(made))
+
+
+def test_a_judgement_that_is_none_is_named_in_one_line() -> None:
+    class Judges(tiny.Steady):
+        def judge(self, updates: Sequence[ModelUpdate], model: Parameters) -> Any:
+            return [None]
+
+    made = bench(validator="steady")
+    found = updates(made, [-0.5])
+    made._plugins = replace(made._plugins, validator=Judges())
+    with pytest.raises(PluginError, match=r"^validator 'steady' failed: TypeError: cannot unpack"):
+        made.aggregate(base(made), found)

@@ -10,13 +10,14 @@ import pytest
 from federated import codec
 from federated.codec import encode, schema_of
 from federated.errors import DataError, PluginError, TrainingStopped
+from federated.learner import LocalUpdate
 from federated.manifest import PluginRef
 from federated.parameters import Parameters
 from federated.plugin import PeerContext, TrainContext, Trainer
 from federated.registry import GROUP, Registry
 from federated.rounds.events import Input
 from federated.snapshots import max_state
-from federated.workbench import LocalUpdate, Workbench, prepare
+from federated.workbench import Workbench, prepare
 from plugins.training.gradient import CONTROL, OWN
 from plugins.training.numpy_mlp import NumpyMLP
 from tests.federated.samples import manifest

@@ -8,11 +8,12 @@ import pytest
 
 from federated.codec import encode
 from federated.errors import PluginError
+from federated.learner import LocalUpdate
 from federated.parameters import Parameters
 from federated.plugin import PeerContext
 from federated.registry import Registry
 from federated.rounds.committee import Electorate, Membership
-from federated.workbench import LocalUpdate, Workbench, digest, prepare
+from federated.workbench import Workbench, digest, prepare
 from sim.scenario.model import Adversary, Selection
 from tests.sim.cores.bench import Bench, full
 
