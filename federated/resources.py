@@ -6,7 +6,7 @@ They run on the operator's word alone: no task names them, and what they read tr
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -48,17 +48,21 @@ class Resources:
 
         registry = CollectorRegistry()
         gauges: dict[str, Gauge] = {}
+        for reading in self.readings(folder):
+            gauge = gauges.get(reading.name)
+            if gauge is None:
+                gauge = Gauge(f"atcp_{reading.name}", reading.meaning, ["device"], registry=registry)
+                gauges[reading.name] = gauge
+            gauge.labels(reading.device).set(reading.value)
+        return str(generate_latest(registry), "utf-8")
+
+    def readings(self, folder: Path | None) -> Iterator[Reading]:
+        """What all monitors read now. May block: the disk is asked."""
         for name, monitor in self._open().items():
             try:
-                for reading in monitor.read(folder):
-                    gauge = gauges.get(reading.name)
-                    if gauge is None:
-                        gauge = Gauge(f"atcp_{reading.name}", reading.meaning, ["device"], registry=registry)
-                        gauges[reading.name] = gauge
-                    gauge.labels(reading.device).set(reading.value)
-            except Exception as exc:  # as above
+                yield from monitor.read(folder)
+            except Exception as exc:  # a stranger's plugin may raise anything
                 logger.warning("the resource monitor %s failed: %r", name, exc)
-        return str(generate_latest(registry), "utf-8")
 
     def _open(self) -> dict[str, ResourceMonitor]:
         """The monitors, made the first time."""

@@ -1,12 +1,12 @@
 """The service "task" of `p2p.services`: what a peer runs for its tasks.
 
-    service = TaskService(tasks, plugins)      raises InvalidInput: one line for a person
+    service = TaskService(tasks, plugins, tell)      raises InvalidInput: one line for a person
     async with service.open(overlay, data_dir, report): ...
 
 `tasks` are files of manifests or ids of tasks, which are found in the network; `plugins` are the names that
-are enabled, none means all that are installed. A task goes on after its last round: members that are behind
-need somebody to ask. A task in which this peer cannot take part is reported
-as "refused", with the reason; the others and the peer live on.
+are enabled, none means all that are installed; `tell` names listeners (`federated.listeners`). A task goes on
+after its last round: members that are behind need somebody to ask. A task in which this peer cannot take part
+is reported as "refused", with the reason; the others and the peer live on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from federated.directory.driver import open_directory
 from federated.directory.signed import SignedTask, load_task_file, sign_task
 from federated.directory.validators import VALIDATORS
 from federated.errors import ManifestError, PluginError
+from federated.listeners import load_listeners, open_listeners
 from federated.manifest import TaskId, TaskManifest
 from federated.reports import Report
 from federated.rounds.committee import Membership
@@ -34,7 +35,9 @@ from p2p.scope import open_scope
 class TaskService:
     """The training tasks of one peer."""
 
-    def __init__(self, tasks: Sequence[str] = (), plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tasks: Sequence[str] = (), plugins: Sequence[str] = (), tell: Sequence[str] = ()
+    ) -> None:
         """Reads manifests and looks for their plugins. Raises `InvalidInput` with what to change."""
         self._plugins = tuple(plugins)
         self._files: list[tuple[TaskManifest, SignedTask | None]] = []
@@ -45,6 +48,7 @@ class TaskService:
             self._check_plugins()
         except (ManifestError, PluginError) as exc:
             raise InvalidInput(f"--task: {exc}") from exc
+        self._listeners = load_listeners(tell)
 
     def validators(self) -> Mapping[str, Validator]:
         """The namespaces of tasks in the DHT."""
@@ -59,11 +63,18 @@ class TaskService:
         Commands are heard there when the body begins, and nothing is reported before.
         """
         async with AsyncExitStack() as stack:
+            hear = await stack.enter_async_context(open_listeners(self._listeners))
+            me = str(overlay.host.peer_id)
+
+            def tell(event: Report) -> None:
+                hear(me, event)
+                report(event)
+
             directory = await stack.enter_async_context(
                 open_directory(overlay.host, overlay.pubsub, overlay.kad)
             )
             tasks = await stack.enter_async_context(
-                open_tasks(overlay, directory, self._plugins, data_dir, report)
+                open_tasks(overlay, directory, self._plugins, data_dir, tell)
             )
             desk = Desk(overlay, directory, tasks, data_dir)
             if data_dir is not None:
@@ -73,7 +84,7 @@ class TaskService:
             for manifest, signed in self._files:
                 tasks.add(signed or sign_task(manifest, overlay.host.key))
             for task in self._ids:
-                nursery.start_soon(desk.seek, task, report)
+                nursery.start_soon(desk.seek, task, tell)
             yield
 
     def _read(self, text: str) -> None:

@@ -88,6 +88,13 @@ def _add_use(add: Callable[..., object]) -> None:
     add(
         "--plugin", action="append", default=[], metavar="NAME", help="enable only these plugins (repeatable)"
     )
+    add(
+        "--tell",
+        action="append",
+        default=[],
+        metavar="NAME=PLACE",
+        help="tell a listener too what the tasks report, like tensorboard=runs (repeatable)",
+    )
     add("--json", action="store_true", help="one JSON object a line on stdout")
     add(
         "--log-level",
@@ -101,6 +108,8 @@ def _understood(arguments: argparse.Namespace) -> argparse.Namespace:
     """The arguments, when they go together, with what their texts and files stand for."""
     if arguments.plugin and not arguments.task and arguments.data_dir is None:
         raise InvalidInput("--plugin: say with --task what the plugins are for")
+    if arguments.tell and not arguments.task and arguments.data_dir is None:
+        raise InvalidInput("--tell: only tasks report something, see --task")
     if (arguments.ws_certificate is None) != (arguments.ws_key is None):
         raise InvalidInput("--ws-certificate and --ws-key go together")
     arguments.listen = [parse_address(text) for text in arguments.listen or [DEFAULT_LISTEN]]

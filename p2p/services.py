@@ -1,6 +1,6 @@
 """What a peer runs above the overlay: services of other packages, found by the entry points `p2p.services`.
 
-"task" → runs training tasks; made with (tasks, plugins), see `TaskServiceFactory`
+"task" → runs training tasks; made with (tasks, plugins, tell), see `TaskServiceFactory`
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ class Service(Protocol):
 class TaskServiceFactory(Protocol):
     """What the entry point "task" leads to."""
 
-    def __call__(self, tasks: Sequence[str], plugins: Sequence[str]) -> Service:
-        """The service for these tasks, files or ids. Raises `InvalidInput`."""
+    def __call__(self, tasks: Sequence[str], plugins: Sequence[str], tell: Sequence[str]) -> Service:
+        """The service for these tasks, files or ids, whose reports `tell` wants told: NAME=PLACE each.
+
+        Raises `InvalidInput`.
+        """
 
 
-def load_task_service(tasks: Sequence[str], plugins: Sequence[str]) -> Service | None:
+def load_task_service(
+    tasks: Sequence[str], plugins: Sequence[str], tell: Sequence[str] = ()
+) -> Service | None:
     """The installed service that runs training tasks; None when there is none, and no task to run.
 
     Blocks while a plugin's framework is imported. Raises `InvalidInput`.
@@ -45,7 +50,7 @@ def load_task_service(tasks: Sequence[str], plugins: Sequence[str]) -> Service |
     found = list(entry_points(group="p2p.services", name="task"))
     if found:
         factory: TaskServiceFactory = found[0].load()
-        return factory(tasks, plugins)
+        return factory(tasks, plugins, tell)
     if tasks:
         raise InvalidInput("--task: no installed package offers the service 'task'")
     return None

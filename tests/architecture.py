@@ -52,6 +52,8 @@ IO_FILES = (
     "p2p/blobs/serving.py",
     "federated/compute.py",
     "federated/local.py",
+    "federated/listeners.py",
+    "plugins/listeners/tensorboard.py",
     "federated/recorder.py",
     "federated/history.py",
     "federated/feed.py",

@@ -43,6 +43,7 @@ def text_of(event):
         (["--log-level", "loud"], "--log-level"),
         (["--unknown"], "--unknown"),
         ([*LISTEN, "--plugin", "digits"], "--plugin"),
+        ([*LISTEN, "--tell", "tensorboard=runs"], "--tell"),
         ([*LISTEN, "--task", "/does/not/exist.json"], "/does/not/exist.json"),
         ([*LISTEN, "--data-dir", "/dev/null/folder"], "/dev/null/folder"),
         ([*LISTEN, "--security", "none"], "--security"),

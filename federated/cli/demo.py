@@ -12,12 +12,13 @@ from typing import Any
 import trio
 from rich.console import Console
 
-from federated.cli.settings import check_task
+from federated.cli.settings import add_tell, check_task
 from federated.demo.ledger import Ledger
 from federated.demo.progress import ProgressView, ejection_line, result_table
 from federated.demo.report import make_folder, write_report
 from federated.demo.results import is_complete
 from federated.demo.run import DemoSettings, default_trainer, run_demo
+from federated.listeners import load_listeners
 from federated.manifest import MAX_ROUNDS, MAX_SEED
 from p2p.arguments import number
 from p2p.errors import InvalidInput
@@ -49,6 +50,7 @@ def add_parser(commands: Any) -> None:
         help="N of the peers vote twice, fewer than a third (default 0)",
     )
     parser.add_argument("--kill", action="store_true", help="kill -9 a random peer in every third round")
+    add_tell(parser)
     parser.add_argument("--report", type=Path, default=Path("atcp-demo"), help="parent of the report folder")
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     parser.set_defaults(run=run)
@@ -64,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         kill=arguments.kill,
         byzantine=arguments.byzantine,
         task=arguments.task,
+        tell=tuple(arguments.tell),
     )
+    load_listeners(settings.tell)  # says in one line what each peer would
     if settings.task is not None:
         check_task(settings.task)
     if settings.byzantine > (settings.peers - 1) // 3:

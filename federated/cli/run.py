@@ -13,7 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from federated.cli.settings import add_options, manifest_of
+from federated.cli.settings import add_options, add_tell, manifest_of
+from federated.listeners import load_listeners, open_listeners
 from federated.local import local_keys, run_local
 from federated.manifest import MAX_ROUNDS, MAX_SEED
 from federated.reports import Report
@@ -43,6 +44,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--rounds", type=number(int, 1, MAX_ROUNDS), default=10, help="rounds (10)")
     parser.add_argument("--seed", type=number(int, 0, MAX_SEED), default=7, help="of the first model (7)")
     add_options(parser)
+    add_tell(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     parser.set_defaults(run=run)
 
@@ -100,12 +102,18 @@ def run(arguments: argparse.Namespace) -> int:
         rounds=arguments.rounds,
         members=[str(PeerId.from_public_key(key.public)) for key in keys],
     )
+    listeners = load_listeners(arguments.tell)
     rounds = Rounds(arguments.peers, arguments.json)
 
     async def until_signal() -> float | None:
         start = trio.current_time()
-        async with open_scope_until_signal():
-            await run_local(manifest, keys, rounds.tell)
+        async with open_scope_until_signal(), open_listeners(listeners) as hear:
+
+            def tell(peer: PeerId, report: Report) -> None:
+                hear(str(peer), report)
+                rounds.tell(peer, report)
+
+            await run_local(manifest, keys, tell)
             return trio.current_time() - start
         return None
 

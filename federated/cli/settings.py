@@ -40,6 +40,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--phase-deadline", type=deadline, metavar="S", help="seconds of other phases (10)")
 
 
+def add_tell(parser: argparse.ArgumentParser) -> None:
+    """Adds `--tell`, see `federated.listeners.load_listeners`."""
+    parser.add_argument(
+        "--tell",
+        action="append",
+        default=[],
+        metavar="NAME=PLACE",
+        help="tell a listener what the peers report, like tensorboard=runs (repeatable)",
+    )
+
+
 def manifest_of(arguments: argparse.Namespace, task: str | None, **values: Any) -> TaskManifest:
     """The manifest that the options describe, with `values` for its other fields.
 

@@ -23,11 +23,19 @@ HONEST, LIAR = "p2p.peer", "federated.demo.liar"  # the programs
 class PeerProcess:
     """A peer that runs `program` with its own folder, which it finds again when it is started again."""
 
-    def __init__(self, folder: Path, manifests: Sequence[Path], log: Path, program: str = HONEST) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifests: Sequence[Path],
+        log: Path,
+        program: str = HONEST,
+        tell: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.manifests = manifests
         self.log = log
         self.program = program
+        self.tell = tell
         self.killed = False  # by us, so that its end is no surprise
         self._process: trio.Process | None = None
 
@@ -37,6 +45,8 @@ class PeerProcess:
         command += ["--data-dir", str(self.folder), "--log-level", "info"]
         for manifest in self.manifests:
             command += ["--task", str(manifest)]
+        for listener in self.tell:
+            command += ["--tell", listener]
         for address in bootstrap:
             command += ["--bootstrap", address]
         # one thread each: the peers share the machine, and a thread pool a peer would only fight

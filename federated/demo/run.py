@@ -40,7 +40,7 @@ class DemoSettings:
     """What `atcp demo` was asked to do; `trainer` is "numpy", "torch" or "both": two tasks at once.
 
     `task` is a plugin that has both data and model, in place of the digits.
-    `byzantine` of the peers lie.
+    `byzantine` of the peers lie. `tell` are listeners that every peer tells.
     """
 
     peers: int = 6
@@ -50,6 +50,7 @@ class DemoSettings:
     kill: bool = False
     byzantine: int = 0
     task: str | None = None
+    tell: tuple[str, ...] = ()
 
 
 def default_trainer() -> str:
@@ -73,7 +74,11 @@ class Demo:
         paths = [task.path for task in self.tasks.values()]
         self._processes = {
             str(peer): PeerProcess(
-                place, paths, logs / f"{place.name}.log", LIAR if str(peer) in self.liars else HONEST
+                place,
+                paths,
+                logs / f"{place.name}.log",
+                LIAR if str(peer) in self.liars else HONEST,
+                settings.tell,
             )
             for peer, place in self._folders.items()
         }

@@ -103,6 +103,7 @@ async def test_a_signal_takes_the_peers_along(number, tmp_path):
 
 def test_people_see_rounds_and_a_table(tmp_path):
     command = [*ATCP, *SMALL[:-1], "--rounds", "2", "--report", str(tmp_path)]
+    command += ["--tell", f"tensorboard={tmp_path / 'runs'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0
     assert "round 2: accuracy" in done.stderr
@@ -110,6 +111,7 @@ def test_people_see_rounds_and_a_table(tmp_path):
     assert "2 rounds certified" in done.stdout
     assert "all models agree" in done.stdout
     assert "Traceback" not in done.stderr
+    assert len(list((tmp_path / "runs").glob("digits-*/*/events.*"))) == 3
 
 
 def test_a_seed_decides_who_takes_part(tmp_path):

@@ -1,0 +1,1 @@
+"""Listeners that come with the system: what follows the tasks of a peer for its person."""
