@@ -112,10 +112,8 @@ def play(members: list[Workbench], model: bytes, number: int) -> list[bytes]:
     trained = [made.train(made.decode(model), number, lambda: False) for made in members]
     assert len({len(update.data) for update in trained}) == 1
     inputs = [
-        Input(
-            peer=made._context.peer, root=digest(update.data), size=len(update.data), examples=update.examples
-        )
-        for made, update in zip(members, trained, strict=True)
+        Input(peer=peer, root=digest(update.data), size=len(update.data), examples=update.examples)
+        for peer, update in zip(tiny_manifest(3).peer_ids, trained, strict=True)
     ]
     models = []
     for made in members:
@@ -150,7 +148,7 @@ def test_trainers_and_validators_do_not_see_it_and_updates_do_not_have_it() -> N
     assert RESERVED in base
     Watched.seen.clear()
     update = made.train(base, 0, lambda: False)
-    item = Input(peer=made._context.peer, root=bytes(32), size=len(update.data), examples=1)
+    item = Input(peer=tiny_manifest(3).peer_ids[1], root=bytes(32), size=len(update.data), examples=1)
     checked = made.check(item, update.data, base)
     made.evaluate(base)
     assert Watched.seen == [["count", "w"]] * 4

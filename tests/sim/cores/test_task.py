@@ -8,8 +8,7 @@ import pytest
 
 from federated.codec import encode
 from federated.errors import PluginError
-from federated.learner import LocalUpdate
-from federated.parameters import Parameters
+from federated.learner import LocalLearner, LocalUpdate
 from federated.plugin import PeerContext
 from federated.registry import Registry
 from federated.rounds.committee import Electorate, Membership
@@ -70,16 +69,16 @@ def test_a_member_that_crashed_catches_up_from_its_disk() -> None:
 
 def test_what_a_trainer_keeps_survives_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[tuple[str, str]] = []  # of a member: what it began with, what it kept
-    train = Workbench.train
+    train = LocalLearner.train
 
-    def watched(bench: Workbench, *args: Any, state: Parameters, **more: Any) -> LocalUpdate:
-        update = train(bench, *args, state=state, **more)
+    def watched(learner: LocalLearner, *arguments: Any) -> LocalUpdate:
+        update, state = train(learner, *arguments), arguments[4]
         assert update.state is not None
-        if bench._context.peer == peer:
+        if learner._context.peer == peer:
             kept.append((digest(encode(state)).hex(), digest(update.state).hex()))
         return update
 
-    monkeypatch.setattr(Workbench, "train", watched)
+    monkeypatch.setattr(LocalLearner, "train", watched)
     bench = training(4, rounds=3, trainer={"carry": True})
     peer = bench.rung._world.peers[2]
     while not kept:
