@@ -28,6 +28,7 @@ from federated.capability import Meter, benchmark
 from federated.compute import Compute, ThreadCompute, machine_size
 from federated.errors import CodecError, StorageError
 from federated.feed import Feed
+from federated.guard import Worsened
 from federated.history import serve_history
 from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
@@ -36,6 +37,7 @@ from federated.recomputing import Recomputing
 from federated.registry import Registry
 from federated.reports import (
     Report,
+    objection_report,
     privacy_report,
     profile_report,
     quality_report,
@@ -146,6 +148,7 @@ class Task:
             budget=budget,
             entropy=rng.randbytes,
             assessor=compute() if manifest.policy.quality_every else None,
+            object_to=self._object,
         )
         self._budget = budget
         self._recomputing = Recomputing(bench=bench, blobs=blobs, compute=self._compute, shelf=self._shelf)
@@ -389,6 +392,10 @@ class Task:
     def _complain(self, line: str) -> None:
         """Says what a plugin failed at; the task goes on."""
         self._report(task_report(self._manifest, "joined", line))
+
+    def _object(self, number: int, reason: Worsened) -> None:
+        """Says that this peer does not vote for the round's model."""
+        self._report(objection_report(self._manifest, number, reason.before, reason.after))
 
     def _tell_of_disk(self, failure: str | None) -> None:
         """Says that the disk fails, or that it does no more."""

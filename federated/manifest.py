@@ -71,6 +71,7 @@ class RoundPolicy(_Model):
     min_updates: _Share = 0.5  # share of all members; with fewer updates the round is skipped
     max_staleness: Annotated[int, Field(ge=0, le=MAX_STALENESS)] = 0  # rounds by which updates may be late
     quality_every: Annotated[int, Field(ge=0, le=MAX_ROUNDS)] = 0  # rounds between two reports of quality
+    max_loss_rise: Annotated[float, Field(ge=0)] | None = None  # share, on data that a member holds out
 
 
 class Closed(_Model):
@@ -224,6 +225,8 @@ class TaskManifest(_Model):
         for name in ("max_staleness", "quality_every"):
             if not value["policy"][name]:
                 del value["policy"][name]
+        if value["policy"]["max_loss_rise"] is None:
+            del value["policy"]["max_loss_rise"]
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
 

@@ -64,6 +64,7 @@ class Metrics:
         self.evidence = counter("evidence", "members that were caught with two votes")
         self.offences = counter("offences", "broken rules, each member and rule once a round", "rule")
         self.refused = counter("refused_updates", "updates that this peer refused", "rule")
+        self.objections = counter("objections", "models that were worse on this peer's held-out data")
         self.mismatches = counter("mismatches", "models of others that differ from ours")
         self.catch_ups = counter("catch_ups", "models that were fetched instead of computed")
         self.disk_waits = counter("disk_waits", "times that the task stood still for the disk")
@@ -118,6 +119,8 @@ class Metrics:
                 self.evidence.labels(task).inc()
             case {"event": "offence", "rule": rule}:
                 self.offences.labels(task, rule).inc()
+            case {"event": "objection"}:
+                self.objections.labels(task).inc()
             case {"event": "mismatch"}:
                 self.mismatches.labels(task).inc()
             case {"event": "capability", "peer": self._peer}:
@@ -211,6 +214,8 @@ def audit_of(peer: str, report: Report) -> Iterator[AuditEntry]:
             yield member, name, where, rule, report
         case {"event": "mismatch", "peer": member}:
             yield member, "model", where, "differs", report
+        case {"event": "objection"}:
+            yield peer, "model", where, "loss", report
         case {"event": "capability", "peer": member}:
             yield member, name, where, "announced", report
         case {"event": "duty", "relieved": relieved}:

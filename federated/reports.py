@@ -90,6 +90,14 @@ def round_report(
     }
 
 
+def objection_report(manifest: TaskManifest, number: int, before: float, after: float | None) -> Report:
+    """This peer does not vote for the round's model: by its held-out data the loss would rise so far.
+
+    `after` is null where it would be no number.
+    """
+    return _head(manifest, "objection") | {"round": number, "before": before, "after": after}
+
+
 def quality_report(manifest: TaskManifest, number: int, quality: Quality) -> Report:
     """What the updates of a round were worth by this peer's held-out data; null where it cannot say."""
     return _head(manifest, "quality") | {

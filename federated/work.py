@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from federated.errors import CodecError, FederatedError, TrainingStopped
+from federated.guard import Worsened
 from federated.parameters import Parameters
 from federated.plugin import ModelUpdate
 from federated.privacy import KEY
@@ -61,7 +62,7 @@ class RoundWork:
     fails. `complain` is told in one line what a plugin failed at. `budget` is what a private task may give
     away, `entropy` makes bytes that nobody knows. The trainer has a `Compute` of its own: one that does not
     stop when it should holds up neither checks nor aggregates. So has the `assessor` of contributions, where
-    they are assessed.
+    they are assessed. `object_to` is told of a round's model that is too bad for this member.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class RoundWork:
         budget: Budget | None = None,
         entropy: Callable[[int], bytes] | None = None,
         assessor: Compute | None = None,
+        object_to: Callable[[int, Worsened], None] = lambda number, reason: None,
     ) -> None:
         self._bench = bench
         self._blobs = blobs
@@ -91,6 +93,7 @@ class RoundWork:
         self._entropy = entropy
         self._spent = False  # that the budget is spent was told
         self._assessor = assessor
+        self._object_to = object_to
         self._sources: dict[bytes, list[ModelUpdate]] = {}  # of this round's aggregates, by digest
         self._last: tuple[Parameters, list[ModelUpdate]] | None = None  # what made the current model
         self.training: Mapping[str, float | None] = {}  # what the trainer told of its newest training
@@ -252,6 +255,11 @@ class RoundWork:
 
         try:
             result = await self._compute.run(average, "aggregate")
+            await self._accept(base, result)
+        except Worsened as exc:
+            logger.info("round %d: %s", number, exc)
+            self._object_to(number, exc)
+            return AggregateFailed(round=number, inputs=inputs)
         except FederatedError as exc:
             self._complain(f"round {number}: the updates make no model: {exc}")
             return AggregateFailed(round=number, inputs=inputs)
@@ -262,6 +270,11 @@ class RoundWork:
         if self._assessor is not None:
             self._sources[model.digest] = updates
         return Aggregated(round=number, inputs=inputs, model=model)
+
+    async def _accept(self, base: Parameters, result: bytes | Refusals) -> None:
+        """Raises `Worsened` and `PluginError` for a model that this member is not to vote for."""
+        if self._bench.is_guarded and isinstance(result, bytes):
+            await self._compute.run(lambda _: self._bench.accept(base, result), "evaluate")
 
     def _receiving(self, root: bytes, size: int) -> AbstractContextManager[None]:
         """Measures how a blob comes, unless it is here."""

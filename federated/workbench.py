@@ -17,6 +17,7 @@ from typing import Any
 from federated import codec
 from federated.blame import blamed
 from federated.errors import AggregationError, CodecError, PluginError
+from federated.guard import LossGuard
 from federated.learner import Learner, LocalUpdate, check_size, learn_here
 from federated.manifest import TaskManifest
 from federated.pace import Pace
@@ -54,6 +55,8 @@ class Workbench:
         trained = codec.schema_of(split(initial)[0])  # of an update: the trainer's part alone
         self._packing = Packing(plugins.compressor, trained, manifest.max_update_bytes)
         self.initial = codec.encode(initial)
+        rise = manifest.policy.max_loss_rise
+        self._guard = None if rise is None else LossGuard(rise, lambda model: self.evaluate(model)["loss"])
 
     def decode(self, model: bytes) -> Parameters:
         """The parameters in a model's bytes. Raises `CodecError`."""
@@ -88,6 +91,8 @@ class Workbench:
     def refresh(self) -> None:
         """Takes up data that came since. Raises `DataError`, `PluginError`: the old ones stay."""
         self._learner.refresh()
+        if self._guard is not None:
+            self._guard.forget()
 
     def train(
         self,
@@ -156,6 +161,19 @@ class Workbench:
                 reason = validator.approve(split(base)[0], split(model)[0])
             if reason is not None:
                 raise AggregationError(f"the model stays as it is: {reason}")
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether `accept` may refuse a model."""
+        return self._guard is not None
+
+    def accept(self, base: Parameters, model: bytes) -> None:
+        """Raises `Worsened` when this member is not to vote for `model`, `PluginError` when it cannot tell.
+
+        Only this member's own data say so: who computes a certified block again does not ask.
+        """
+        if self._guard is not None:
+            self._guard.check(base, self.decode(model))
 
     def evaluate(self, model: Parameters, state: Parameters | None = None) -> dict[str, float | None]:
         """Accuracy and loss on the data held out, None where there is none; `state` is as for `train`.

@@ -72,6 +72,10 @@ def describe(event: Event) -> str | None:
             return f"round {event['round']}: {event['peer']} voted twice in view {event['view']}"
         case "offence":
             return f"round {event['round']}: {event['peer']} broke the rule {event['rule']}"
+        case "objection":
+            after = "no number" if event["after"] is None else f"{event['after']:.4f}"
+            risen = f"its loss here is {after}, not {event['before']:.4f}"
+            return f"round {event['round']}: no vote for the model, {risen}"
         case "mismatch":
             return f"round {event['round']}: {event['peer']} has another model"
         case "phase" | "proposal" | "vote" | "quorum" | "certificate" | "catch_up":

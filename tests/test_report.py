@@ -62,6 +62,14 @@ def test_people_are_spared_the_phases_of_a_round():
         ({"event": "evidence", "view": 2}, "x voted twice in view 2"),
         ({"event": "offence", "rule": "size"}, "x broke the rule size"),
         ({"event": "mismatch"}, "x has another model"),
+        (
+            {"event": "objection", "before": 0.5, "after": 1.25},
+            "no vote for the model, its loss here is 1.2500, not 0.5000",
+        ),
+        (
+            {"event": "objection", "before": 0.5, "after": None},
+            "no vote for the model, its loss here is no number, not 0.5000",
+        ),
     ],
 )
 def test_what_a_member_does_is_a_sentence(event, sentence):

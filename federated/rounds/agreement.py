@@ -204,6 +204,12 @@ class Agreement:
             self._vote(Choice.NULLIFY, NO_BLOCK, now)
         return self._settle(now)
 
+    def leave_view(self, now: float) -> list[AgreementAction]:
+        """The proposal is not to be decided in this view; in a later one it may be fine."""
+        if self._started and self.certificate is None:
+            self._vote(Choice.NULLIFY, NO_BLOCK, now)
+        return self._settle(now)
+
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due."""
         if not self._started or self.certificate is not None:

@@ -8,6 +8,11 @@ has led in vain, leaders propose to skip the round: nothing is missing for that,
 What we vote for: a model that we made ourselves from the same updates; a skip when we have too few
 updates too, or when each member has led in vain.
 
+Where members have a say by their own data (`max_loss_rise`), one that finds a model too bad makes none of
+its updates, and proposes a skip. The others leave its view at once, or an odd member would cost a deadline.
+When surely a correct member has led in vain, all vote for a skip too: more than f and less than a quorum
+may refuse, and nothing else would be decided.
+
 What a bad committee certified earlier comes first, see `federated.rounds.fraud`: the first few leaders that
 found it out propose to undo it, and we vote for that if we found it out too, and for nothing else so early.
 """
@@ -84,6 +89,7 @@ class Voting:
         )
         self._agreement.restore(entries)
         self._last_resort = max(MIN_VIEWS, panel.committee.size) + 1  # from this view on, only a skip
+        self._may_differ = seat.policy.max_loss_rise is not None  # correct members may, about a model
         self._started = False
         self._candidates: Inputs = ()
         self._prepared = False
@@ -198,6 +204,10 @@ class Voting:
                 self._check = None
                 self._absorb(self._agreement.handle_checked(proposal.block.hash, verdict, now), now)
                 return True
+            if self._may_differ and proposal.block.skipped and self._assembly.draft(self._candidates):
+                self._check = None
+                self._absorb(self._agreement.leave_view(now), now)
+                return True
         return False
 
     def _is_leader_away(self, now: float) -> bool:
@@ -307,4 +317,5 @@ class Voting:
             return False
         ours = self._assembly.draft(self._candidates)
         too_few = ours is not None and ours.skipped
-        return True if too_few or self._agreement.view >= self._last_resort else None
+        in_vain = self._panel.committee.faults + 1 if self._may_differ else self._last_resort - 1
+        return True if too_few or self._agreement.view > in_vain else None

@@ -276,6 +276,8 @@ class RoundWork:
         key = ("aggregate", self._base_digest, inputs)
         try:
             result = self._shared.once(key, lambda: self._bench.aggregate(base, updates))
+            if self._bench.is_guarded and isinstance(result, bytes):
+                self._bench.accept(base, result)
         except FederatedError:
             done(AggregateFailed(round=number, inputs=inputs))
             return

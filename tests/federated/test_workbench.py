@@ -11,7 +11,7 @@ import pytest
 from federated import codec
 from federated.errors import AggregationError, CodecError, DataError, PluginError, TrainingStopped
 from federated.learner import LocalLearner
-from federated.manifest import PluginRef
+from federated.manifest import PluginRef, RoundPolicy
 from federated.pace import Pace
 from federated.parameters import Parameters
 from federated.plugin import Dataset, ModelUpdate, PeerContext, TrainContext, Trainer, TrainResult
@@ -22,10 +22,14 @@ from tests.federated import tiny
 from tests.federated.lab import peer_number, tiny_manifest
 
 
-def bench(member: int = 1, *, max_update_bytes: int = 1000, **plugins: str) -> Workbench:
+def bench(
+    member: int = 1, *, max_update_bytes: int = 1000, policy: RoundPolicy | None = None, **plugins: str
+) -> Workbench:
     """The workbench of a member of the tiny task, with other plugins in the places named."""
-    refs = {kind: PluginRef(name=name) for kind, name in plugins.items()}
-    manifest = tiny_manifest(3, max_update_bytes=max_update_bytes, **refs)
+    changes: dict[str, Any] = {kind: PluginRef(name=name) for kind, name in plugins.items()}
+    if policy is not None:
+        changes["policy"] = policy
+    manifest = tiny_manifest(3, max_update_bytes=max_update_bytes, **changes)
     peer = peer_number(member)
     index = manifest.peer_ids.index(peer)
     context = PeerContext(peer=peer, members=manifest.peer_ids, index=index)

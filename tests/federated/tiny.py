@@ -34,6 +34,7 @@ TINY = (
         "Nan",
         "Huge",
         "Harms",
+        "Contrary",
         "Raises",
         "Reshapes",
         "Counts",
@@ -147,6 +148,13 @@ class Harms(Pull):
     def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
         parameters["w"] += 5.0
         return TrainResult(parameters=parameters, examples=1)
+
+
+class Contrary(Pull):
+    """Finds a model the worse the better it is."""
+
+    def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
+        return {"loss": 1 / (0.01 + super().evaluate(parameters, data)["loss"])}
 
 
 class Raises(Pull):

@@ -157,6 +157,7 @@ class Network:
         grace_s: float = 0.0,
         committee: int = MAX_COMMITTEE,
         max_staleness: int = 0,
+        max_loss_rise: float | None = None,
     ) -> None:
         policy = RoundPolicy(
             train_deadline_s=train_deadline_s,
@@ -165,6 +166,7 @@ class Network:
             min_updates=min_updates,
             grace_s=grace_s,
             max_staleness=max_staleness,
+            max_loss_rise=max_loss_rise,
         )
         self.manifest: TaskManifest = manifest(
             members=members(count), rounds=rounds, policy=policy, committee=committee
