@@ -43,6 +43,7 @@ from federated.reports import (
     quality_report,
     reports_of,
     round_report,
+    sums_report,
     task_report,
     training_report,
 )
@@ -81,10 +82,12 @@ from federated.rounds.events import (
 from federated.rounds.gate import Gate
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import LIFETIME, Body, Certificate, Message
+from federated.rounds.recent import Decided
 from federated.rounds.strangers import Strangers
 from federated.rounds.wire import encode
 from federated.state import Restored, TaskState
 from federated.storage import Disk, Shelf
+from federated.sums.driver import SumWork
 from federated.work import RoundWork, Work
 from federated.workbench import Workbench, prepare
 from p2p.blobs import Blobs
@@ -136,7 +139,10 @@ class Task:
         self._disk = Disk(compute=self._compute, tell=self._tell_of_disk)
         budget = None if manifest.privacy is None else Budget(manifest.privacy, state.ledger)
         self._shelf = Shelf(store=blobs.store, disk=self._disk, owner=manifest.task_id.hex())
-        self._work = RoundWork(
+        open_work: Callable[..., RoundWork] = RoundWork
+        if manifest.sums is not None:
+            open_work = partial(SumWork, manifest=manifest, pair=host.key, decided=self._decided)
+        self._work = open_work(
             bench=bench,
             blobs=blobs,
             trainer=self._trainer,
@@ -167,6 +173,10 @@ class Task:
         self._seq = int(wall_clock() * 1e6)  # above all that an earlier process used
         self._scopes: list[trio.CancelScope] = []  # of this round's work
         self._training = self._adopting = trio.CancelScope()
+
+    def _decided(self, number: int) -> Decided | None:
+        """The certified block of a recent round."""
+        return None if self.machine is None else self.machine.decided(number)
 
     async def wait_finished(self) -> None:
         """Returns once the last round is done; the task goes on for the members that are behind."""
@@ -357,6 +367,7 @@ class Task:
         self._report(
             round_report(self._manifest, action, measured, self._host.bytes_sent)
             | training_report(self._work.training)
+            | sums_report(self._work.step(action))
             | privacy_report(self._budget)
         )
         every = self._manifest.policy.quality_every

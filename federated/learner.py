@@ -178,7 +178,8 @@ class LocalLearner:
             self._packing.check(delta)
             check_state(result.state)
             metrics = _finite(result.metrics)
-            examples = int(result.examples) if privacy is None else EXAMPLES
+            is_hidden = privacy is not None or self._manifest.sums is not None
+            examples = EXAMPLES if is_hidden else int(result.examples)
         with self._compressing():
             data, kept = self._packing.pack(delta, kept, context.seed)
         with blamed("trainer", self._manifest.trainer.name):

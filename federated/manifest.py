@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
+from math import ceil
 from typing import Annotated, Literal, NewType
 
 from pydantic import (
@@ -43,6 +44,9 @@ MAX_SEED = (1 << 53) - 1  # the largest integer that every JSON reader keeps exa
 MAX_DEADLINE = 86_400.0  # seconds; a phase that lasts longer than a day is a mistake
 MAX_UPDATE = 1 << 30  # bytes of one update, held in memory once per member
 MAX_STALENESS = 8  # rounds by which an update may be late
+MIN_HOLDERS = 5  # of shares; the fewest of which one may be bad
+MAX_HOLDERS = 21  # of shares; five may be bad, and who opens can still be looked for in all ways
+STEP = 3  # rounds that one secure sum takes
 MAX_PATH = 3  # steps; `trainer.settings.lr` is the longest name of a field
 
 _PluginName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -135,6 +139,23 @@ class DifferentialPrivacy(_Model):
         return epsilon(rdp(self.noise / 2, times=updates), self.delta)
 
 
+class SecureSums(_Model):
+    """No update is ever seen, only sums of them; see `federated.sums`."""
+
+    range: Annotated[float, Field(gt=0, le=1e6)]  # each value of a delta is clipped to ± this
+    holders: Annotated[int, Field(ge=MIN_HOLDERS, le=MAX_HOLDERS)] = 9  # that shares are dealt to
+    group: Annotated[int, Field(ge=3, le=MAX_MEMBERS)] | None = None  # members in a sum; None for all
+
+    @property
+    def mode(self) -> str:
+        """What the task has chosen instead of `robust`, in which updates are seen and judged."""
+        return "private" if self.group is None else "grouped"
+
+    def most_sums(self, members: int) -> int:
+        """How many sums so many members make."""
+        return 1 if self.group is None else members // self.group
+
+
 class TaskManifest(_Model):
     """One training task: who takes part, which plugins do the work, how a round goes."""
 
@@ -148,6 +169,7 @@ class TaskManifest(_Model):
     validator: PluginRef
     compressor: PluginRef | None = None  # without one, updates travel as they are
     privacy: DifferentialPrivacy | None = None  # without it, updates tell of the data what they tell
+    sums: SecureSums | None = None  # without it, every member sees every update
     policy: RoundPolicy = RoundPolicy()
     max_update_bytes: Annotated[int, Field(ge=1, le=MAX_UPDATE)] = 1 << 26
     committee: Annotated[int, Field(ge=MIN_COMMITTEE, le=MAX_COMMITTEE)] = MAX_COMMITTEE
@@ -171,6 +193,38 @@ class TaskManifest(_Model):
                 )
         elif self.max_members < len(self.members):
             raise ValueError(f"max_members is {self.max_members}, fewer than the {len(self.members)} listed")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_summed(self) -> TaskManifest:
+        """What goes with secure sums: nothing that needs an update by itself."""
+        sums = self.sums
+        if sums is None:
+            return self
+        members, faults = len(self.members), holder_faults(min(sums.holders, len(self.members)))
+        left_out = members - ceil(self.policy.quorum * members)
+        strangers = [text for text in self.members if not can_vote(PeerId.parse(text))]
+        refusals = {
+            "a compressor: what is compressed cannot be added up": self.compressor is not None,
+            "max_staleness: a late update is in no sum": self.policy.max_staleness > 0,
+            "quality_every: nobody sees what one update is worth": self.policy.quality_every > 0,
+            "admission by work: who has more machines could be most of the holders": self.admission.kind
+            == "work",
+            f"a committee: all of at most {MAX_COMMITTEE} members vote": self.committee < self.most_members,
+            f"fewer than {MIN_HOLDERS} members": members < MIN_HOLDERS,
+            f"rounds that are no multiple of {STEP}: a sum takes as many": self.rounds % STEP > 0,
+            f"a quorum without {left_out} members: {faults} holders may be missing": left_out > faults,
+            f"groups of {sums.group}: {faults} bad members leave fewer than two others in one": sums.group
+            is not None
+            and sums.group < faults + 2,
+            f"groups of {sums.group}: {members} members make no two": sums.group is not None
+            and members < 2 * sums.group,
+        }
+        found = next((text for text, is_so in refusals.items() if is_so), None)
+        if found is not None:
+            raise ValueError(f"sums do not go with {found}")
+        if strangers:
+            raise ValueError(f"{strangers[0]} cannot hold shares: its id does not contain an Ed25519 key")
         return self
 
     @cached_property
@@ -215,12 +269,12 @@ class TaskManifest(_Model):
 
         The committee is left out when it is everybody, however many may join: a task is the same
         whatever limit it is under. A task that nobody joins says nothing of joining, and one in which late
-        updates do not count, or are not compressed or private, nothing of that.
+        updates do not count, or are not compressed, private or summed, nothing of that.
         """
         excluded = set() if self.is_open else {"admission", "max_members"}
         if self.committee >= self.most_members:
             excluded.add("committee")
-        excluded |= {name for name in ("compressor", "privacy") if getattr(self, name) is None}
+        excluded |= {name for name in ("compressor", "privacy", "sums") if getattr(self, name) is None}
         value = self.model_dump(mode="json", exclude=excluded)
         for name in ("max_staleness", "quality_every"):
             if not value["policy"][name]:
@@ -229,6 +283,11 @@ class TaskManifest(_Model):
             del value["policy"]["max_loss_rise"]
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
+
+
+def holder_faults(holders: int) -> int:
+    """How many of so many holders of shares may be bad, be they silent or lying."""
+    return (holders - 1) // 4
 
 
 def can_vote(peer: PeerId) -> bool:

@@ -70,6 +70,11 @@ def privacy_report(budget: Budget | None) -> Report:
     return {} if budget is None else {"privacy": budget.report()}
 
 
+def sums_report(step: Mapping[str, Any]) -> Report:
+    """What the report of a round says beside in a task of secure sums: what the round was for."""
+    return {"sums": dict(step)} if step else {}
+
+
 def round_report(
     manifest: TaskManifest, action: RoundFinished, measured: Mapping[str, float | None], bytes_sent: int
 ) -> Report:

@@ -37,6 +37,7 @@ class Standing:
         self._quality: dict[str, Any] | None = None  # of the round that was assessed last
         self._training: dict[str, Any] | None = None  # what the trainer told last
         self._privacy: dict[str, Any] | None = None  # what the updates gave away, in a private task
+        self._sums: dict[str, Any] | None = None  # what the last round was for, in a task of secure sums
         self._members = dict.fromkeys(manifest.members, "active")
         self._capabilities: dict[str, dict[str, Any]] = {}  # of active members
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -45,6 +46,7 @@ class Standing:
         """Takes one report of the task."""
         self._privacy = report.get("privacy", self._privacy)
         self._training = report.get("training", self._training)
+        self._sums = report.get("sums", self._sums)
         match report:
             case {"event": "task", "state": state}:
                 self.state, self._reason = state, report.get("reason")
@@ -114,6 +116,8 @@ class Standing:
             **{name: self._measured.get(name) for name in ("accuracy", "loss", "seconds")},
             "training": self._training,
             "privacy": self._privacy,
+            "mode": "robust" if self.manifest.sums is None else self.manifest.sums.mode,
+            "sums": self._sums,
             "quality": self._quality,
             "refused": [
                 {"peer": peer, "rule": rule, "count": count} for (peer, rule), count in self._refused.items()

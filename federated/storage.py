@@ -113,9 +113,9 @@ class Shelf:
         self._spare[root] = None
         self._retain()
 
-    def hold(self, roots: Iterable[bytes]) -> None:
-        """These show that a block is a fraud."""
-        self._evidence |= dict.fromkeys(roots, EVIDENCE_ROUNDS)
+    def hold(self, roots: Iterable[bytes], rounds: int = EVIDENCE_ROUNDS) -> None:
+        """These are needed for some more rounds: they show that a block is a fraud, or are built on later."""
+        self._evidence |= {root: max(rounds, self._evidence.get(root, 0)) for root in roots}
         self._retain()
 
     async def turn(self, root: bytes, data: bytes) -> None:

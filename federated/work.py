@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from federated.errors import CodecError, FederatedError, TrainingStopped
 from federated.guard import Worsened
@@ -21,7 +21,7 @@ from federated.parameters import Parameters
 from federated.plugin import ModelUpdate
 from federated.privacy import KEY
 from federated.quality import Quality, assess
-from federated.rounds.actions import Adopt, Aggregate, Fetch, Train, Validate
+from federated.rounds.actions import Adopt, Aggregate, Fetch, RoundFinished, Train, Validate
 from federated.rounds.events import (
     AdoptFailed,
     Aggregated,
@@ -43,6 +43,7 @@ from p2p.blobs.errors import BlobUnavailable
 if TYPE_CHECKING:
     from federated.capability import Meter
     from federated.compute import Compute
+    from federated.learner import LocalUpdate
     from federated.privacy import Budget
     from federated.snapshots import Snapshots
     from federated.storage import Disk, Shelf
@@ -157,6 +158,10 @@ class RoundWork:
         finally:
             self._assessing = False
 
+    def step(self, action: RoundFinished) -> Mapping[str, Any]:
+        """What a round that is over was for, where not all are for the same, ready for JSON."""
+        return {}
+
     async def perform(self, action: Work) -> Event:
         """The event that `action` ends in."""
         match action:
@@ -194,11 +199,18 @@ class RoundWork:
                 return TrainFailed(round=number)
             await self._disk.run(self._budget.ledger.spend)  # before anything of it can leave
         self.training = update.metrics
-        root = await self._shelf.keep(update.data, needed=True)
+        data = await self._outgoing(number, update)
+        if data is None:
+            return TrainFailed(round=number)
+        root = await self._shelf.keep(data, needed=True)
         if update.state is not None:
             snapshot = Snapshot(round=number, base=action.base.digest, root=root, state=update.state)
             await self._disk.run(lambda: self._snapshots.save(snapshot))
-        return Trained(round=number, root=root, size=len(update.data), examples=update.examples)
+        return Trained(round=number, root=root, size=len(data), examples=update.examples)
+
+    async def _outgoing(self, number: int, update: LocalUpdate) -> bytes | None:
+        """What travels of our update; None when it cannot."""
+        return update.data
 
     def _tell_of_budget(self, budget: Budget) -> None:
         if not self._spent:

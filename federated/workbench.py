@@ -105,9 +105,9 @@ class Workbench:
     ) -> LocalUpdate:
         """One round of local work, cut to what `pace` allows; `state` is what an earlier one has kept.
 
-        In a private task the update is noised by `key`, `federated.privacy.KEY` bytes that nobody knows, and
-        says nothing of how many examples there are; the trainer gets a secret that is made of it.
-        Raises `TrainingStopped`, `PluginError`.
+        In a private task the update is noised by `key`, `federated.privacy.KEY` bytes that nobody knows;
+        there, and where only sums are seen, it says nothing of how many examples there are. The trainer gets
+        a secret that is made of the key. Raises `TrainingStopped`, `PluginError`.
         """
         return self._learner.train(split(base)[0], round_number, should_stop, pace, state or {}, key)
 

@@ -117,6 +117,10 @@ class KeyPair:
         """The canonical serialized `PrivateKey`: keep it secret."""
         return _encode(self._signer.type, self._signer.private_data())
 
+    def private_data(self) -> bytes:
+        """The private key, encoded as its type has it (Ed25519: seed ‖ point): keep it secret."""
+        return self._signer.private_data()
+
     def sign(self, data: bytes) -> bytes:
         """The signature over `data`: 64 bytes with Ed25519, up to 1024 with RSA."""
         return self._signer.sign(data)

@@ -59,6 +59,7 @@ IO_FILES = (
     "federated/feed.py",
     "federated/recomputing.py",
     "federated/storage.py",
+    "federated/sums/past.py",
     "federated/service.py",
     "federated/joining.py",
     "federated/directory/members.py",

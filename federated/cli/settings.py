@@ -17,6 +17,7 @@ KINDS = ("preprocessor", "trainer", "aggregator", "validator")
 COMPRESSOR = "compressor"  # the kind that a task may do without
 POLICY = "policy"
 PRIVACY = "privacy"
+SUMS = "sums"
 DEFAULTS = {"preprocessor": "digits", "trainer": "numpy-mlp"}
 
 
@@ -33,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND.NAME=VALUE",
-        help="a plugin's setting, or one of the policy of the rounds or of privacy (repeatable)",
+        help="a plugin's setting, or one of policy, privacy or sums (repeatable)",
     )
     deadline = number(float, 0.001, MAX_DEADLINE)
     add("--train-deadline", type=deadline, metavar="S", help="seconds to train (60)")
@@ -65,7 +66,7 @@ def manifest_of(arguments: argparse.Namespace, task: str | None, **values: Any) 
         raise InvalidInput("--set compressor goes with --compressor")
     deadlines = given(train_deadline_s=arguments.train_deadline, phase_deadline_s=arguments.phase_deadline)
     plugins = {kind: {"name": name, "settings": settings[kind]} for kind, name in names.items()}
-    private = given(privacy=settings[PRIVACY] or None)
+    private = given(privacy=settings[PRIVACY] or None, sums=settings[SUMS] or None)
     try:
         manifest = TaskManifest.model_validate(
             {**plugins, **private, POLICY: {**settings[POLICY], **deadlines}, **values}
@@ -82,8 +83,9 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def _settings(texts: list[str]) -> dict[str, dict[str, JsonValue]]:
-    """The settings of each plugin, the policy and privacy; a value is JSON, or text where it is none."""
-    found: dict[str, dict[str, JsonValue]] = {kind: {} for kind in (*KINDS, COMPRESSOR, POLICY, PRIVACY)}
+    """The settings of each plugin, policy, privacy and sums; a value is JSON, or text where it is none."""
+    kinds = (*KINDS, COMPRESSOR, POLICY, PRIVACY, SUMS)
+    found: dict[str, dict[str, JsonValue]] = {kind: {} for kind in kinds}
     for text in texts:
         where, equals, value = text.partition("=")
         kind, _, name = where.partition(".")

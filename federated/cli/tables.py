@@ -25,6 +25,7 @@ def status_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
             "certified": _certificate(task["certificate"]),
             "accuracy": "" if task["accuracy"] is None else f"{task['accuracy']:.4f}",
             "privacy": _privacy(task.get("privacy")),
+            "sums": _sums(task.get("sums")),
             "refused": ", ".join(
                 f"…{item['peer'][-6:]} {item['rule']}×{item['count']}" for item in task["refused"]
             ),
@@ -101,6 +102,16 @@ def _privacy(spent: Mapping[str, Any] | None) -> str:
         return ""
     given = f"ε {spent['epsilon']:.3g} of {spent['budget']:g}, δ {spent['delta']:g}"
     return f"{given}, {spent['updates']} updates"
+
+
+def _sums(step: Mapping[str, Any] | None) -> str:
+    """What the last round was for, in a task of secure sums, and what came of it."""
+    if step is None:
+        return ""
+    counts = {"dealings": "dealings", "summed": "summed up", "groups": "groups", "holders": "holders"}
+    known = [f"{step[name]} {text}" for name, text in counts.items() if name in step]
+    wrong = [f"{len(step['wrong'])} wrong"] if step.get("wrong") else []
+    return ", ".join([f"{step['mode']}, {step['step']}: {step['result']}", *known, *wrong])
 
 
 def _certificate(certificate: Mapping[str, Any] | None) -> str:

@@ -92,6 +92,7 @@ from federated.rounds.messages import (
 from federated.rounds.own import Carried, stop
 from federated.rounds.past import Past
 from federated.rounds.phases import RoundInProgress
+from federated.rounds.recent import Decided
 from federated.rounds.register import Register
 from federated.rounds.repeats import Repeats, period_of
 from federated.rounds.roster import Roster, Seat
@@ -200,6 +201,10 @@ class RoundMachine:
     def newest(self) -> tuple[Certificate, tuple[PeerId, ...]] | None:
         """The last certificate whose model is at hand, and who voted on it, as far as we remember."""
         return self._answers.newest(self._done)
+
+    def decided(self, number: int) -> Decided | None:
+        """The certified block of one of the last rounds, None when it is not known."""
+        return self._links.recent.get(number)
 
     @property
     def _in_progress(self) -> RoundInProgress | None:
