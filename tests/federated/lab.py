@@ -106,6 +106,10 @@ class Lab:
         """The blobs of a member."""
         return self._stores.setdefault(number, BlobStore(None, CAPACITY))
 
+    def forget(self, number: int) -> None:
+        """The blobs of a member are gone; it must not be at work."""
+        del self._stores[number]
+
     def neighbours(self, number: int) -> list[Member]:
         """Whom member `number` connects to when it starts."""
         return list(self.members.values())

@@ -20,6 +20,7 @@ from plugins.validation.update_check import UpdateCheck
 
 BUILT_IN = {
     "weighted-mean": "plugins.aggregation.weighted_mean:WeightedMean",
+    "median": "plugins.aggregation.median:CoordinateMedian",
     "fedavgm": "plugins.aggregation.server:FedAvgM",
     "update-check": "plugins.validation.update_check:UpdateCheck",
     "checks": "plugins.validation.checks:Checks",
