@@ -29,6 +29,7 @@ from federated.rounds.events import (
     Event,
     Fetched,
     FetchFailed,
+    Inputs,
     ModelAdopted,
     Screened,
     Trained,
@@ -258,12 +259,12 @@ class RoundWork:
 
     async def _aggregate(self, action: Aggregate) -> Event:
         base, number, inputs = self._base, action.round, action.inputs
-        updates = [as_claimed(self._updates[item.root], item) for item in inputs]
+        job = self._averaging(action)
 
         def average(_: object) -> bytes | Refusals:
             size = sum(item.size for item in inputs)
             with nullcontext() if self.meter is None else self.meter.averaging(size):
-                return self._bench.aggregate(base, updates)
+                return job()
 
         try:
             result = await self._compute.run(average, "aggregate")
@@ -280,8 +281,17 @@ class RoundWork:
         await self._shelf.keep(action.listed, needed=False)
         model = await self._add_model(result, needed=False)
         if self._assessor is not None:
-            self._sources[model.digest] = updates
+            self._sources[model.digest] = self._claimed(inputs)
         return Aggregated(round=number, inputs=inputs, model=model)
+
+    def _averaging(self, action: Aggregate) -> Callable[[], bytes | Refusals]:
+        """What makes the model of the round."""
+        base, updates = self._base, self._claimed(action.inputs)
+        return lambda: self._bench.aggregate(base, updates)
+
+    def _claimed(self, inputs: Inputs) -> list[ModelUpdate]:
+        """The updates that these are, as they say."""
+        return [as_claimed(self._updates[item.root], item) for item in inputs]
 
     async def _accept(self, base: Parameters, result: bytes | Refusals) -> None:
         """Raises `Worsened` and `PluginError` for a model that this member is not to vote for."""

@@ -21,12 +21,11 @@ import numpy as np
 import trio
 
 from federated import codec
-from federated.errors import CodecError, FederatedError, PluginError
+from federated.errors import CodecError, PluginError
 from federated.parameters import non_finite, split
 from federated.privacy import EXAMPLES, KEY
 from federated.rounds.events import (
     Aggregated,
-    AggregateFailed,
     Event,
     Input,
     Inputs,
@@ -260,21 +259,22 @@ class SumWork(RoundWork):
         return Validated(round=number, root=item.root, rule=rule)
 
     async def _aggregate(self, action: Aggregate) -> Event:
-        number, inputs, current = action.round, action.inputs, self._current
+        number, current = action.round, self._current
         assert current is not None
         situation = await self._so_far.look(number)
+        if step_of(number) is Step.OPEN and situation is not None and situation.sums is not None:
+            return await super()._aggregate(action)
         await self._shelf.keep(action.listed, needed=False)
-        if step_of(number) is not Step.OPEN or situation is None or situation.sums is None:
-            return Aggregated(round=number, inputs=inputs, model=current)
-        base, documents = self._base, self._documents
-        try:
-            job = partial(self._average, base, situation, inputs, documents)
-            data = await self._compute.run(lambda _: job(), "aggregate")
-        except FederatedError as exc:
-            self._complain(f"round {number}: the sums make no model: {exc}")
-            return AggregateFailed(round=number, inputs=inputs)
-        model = current if data is None else await self._add_model(data, needed=False)
-        return Aggregated(round=number, inputs=inputs, model=model)
+        return Aggregated(round=number, inputs=action.inputs, model=current)
+
+    def _averaging(self, action: Aggregate) -> Callable[[], bytes]:
+        """What makes the model of the sums; the one before, if they cannot be found."""
+        situation, current = self._so_far.known(action.round), self._current
+        assert situation is not None
+        assert current is not None
+        base, before = self._base, self._models[current.digest]
+        documents = dict(self._documents)
+        return lambda: self._average(base, situation, action.inputs, documents) or before
 
     def _average(
         self, base: Parameters, situation: Situation, inputs: Inputs, documents: Mapping[bytes, Document]
@@ -284,10 +284,9 @@ class SumWork(RoundWork):
         Raises `AggregationError`, `PluginError`.
         """
         self._opened = opened = situation.open(inputs, documents)
-        updates: list[ModelUpdate] = []
-        sums = situation.sums
+        updates = []
         for number, mean in opened.means:
-            group = () if sums is None else sums.groups[number]
+            group = situation.sums.groups[number] if situation.sums is not None else ()
             update = self._check_mean(base, situation.dealers[group[0]], len(group), mean)
             if update is not None:
                 updates.append(update)
