@@ -124,15 +124,22 @@ def cast(name: str, values: NDArray[np.float64], dtype: np.dtype[Any]) -> Array:
 
     Raises `AggregationError` when they do not fit.
     """
+    array = np.empty(values.shape, dtype)
+    cast_into(name, values, array)
+    return array
+
+
+def cast_into(name: str, values: NDArray[np.float64], array: Array) -> None:
+    """`cast` to the dtype of `array`, which has the values then."""
+    dtype = array.dtype
     if dtype.kind == "f":
-        array = values.astype(dtype)
+        np.copyto(array, values, casting="same_kind")
         fits = bool(np.isfinite(array).all())
     else:
         limits = np.iinfo(dtype)
         low, high = max(limits.min, -EXACT_INTEGER), min(limits.max, EXACT_INTEGER)
         rounded = np.rint(values)
         fits = bool(((rounded >= low) & (rounded <= high)).all())
-        array = rounded.astype(dtype)
+        np.copyto(array, rounded, casting="unsafe")
     if not fits:
         raise AggregationError(f"the aggregate of {name} does not fit {dtype.name}")
-    return array

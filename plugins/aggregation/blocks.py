@@ -16,15 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.errors import AggregationError
-from federated.parameters import Array, Parameters, cast
+from federated.parameters import Array, Parameters, cast_into
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Reduce = Callable[[NDArray[Any]], Vector]
 
-BLOCK = (
-    1 << 17
-)  # values at a time: 1 MiB of float64; half as many are a fifth slower, twice as many no faster
+BLOCK = 1 << 18  # values at a time, 2 MiB of float64: what costs most is to begin to read the next update
 LEAST_BLOCK = 1 << 10  # coordinates; with fewer the calls would cost more than the work
 
 
@@ -58,7 +56,7 @@ def steps(base: Parameters, deltas: Sequence[Mapping[str, Array]], plan: Plan) -
     """
     rows = len(plan.mixture)
     size = BLOCK if plan.reduce is None else max(LEAST_BLOCK, BLOCK // rows)
-    spare, total = np.empty(size), np.empty(size)
+    spare, total = np.empty((2, size))  # 4 MiB: from there on numpy asks for pages of 2 MiB
     for name in sorted(base):
         columns = [delta[name].reshape(-1) for delta in deltas]
         count = base[name].size
@@ -84,19 +82,22 @@ def advance(base: Parameters, moves: Iterable[Step]) -> Parameters:
             here = slice(step.start, step.stop)
             values = step.values
             values += flat[step.name][here]
-            result[step.name][here] = cast(step.name, values, flat[step.name].dtype)
+            cast_into(step.name, values, result[step.name][here])
     return {name: array.reshape(base[name].shape) for name, array in result.items()}
 
 
 def _mix(coefficients: Vector, blocks: Sequence[Array], total: Vector, spare: Vector) -> Vector:
     """The sum of the blocks by their coefficients, in `total`; an update with none is not read."""
-    total.fill(0.0)
-    for coefficient, block in zip(coefficients.tolist(), blocks, strict=True):
-        if coefficient:
-            np.copyto(spare, block)
-            if coefficient != 1:
-                np.multiply(spare, coefficient, out=spare)
-            np.add(total, spare, out=total)
+    used = [(by, block) for by, block in zip(coefficients.tolist(), blocks, strict=True) if by]
+    if not used:
+        total.fill(0.0)
+    for number, (by, block) in enumerate(used):
+        part = spare if number else total
+        np.copyto(part, block)
+        if by != 1:
+            np.multiply(part, by, out=part)
+        if number:
+            np.add(total, part, out=total)
     return total
 
 
