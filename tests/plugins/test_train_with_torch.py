@@ -89,6 +89,34 @@ def test_a_model_with_a_state_dict_of_its_own_learns(examples: dict[str, Any]) -
     assert trainer.module().load_state_dict(tensors)
 
 
+def test_what_else_a_state_dict_may_have_goes_along(examples: dict[str, Any]) -> None:
+    import torch
+
+    trainer = examples["NextWord"](lr=0.02, epochs=6)
+    words = np.random.default_rng(1).integers(0, 20, (200, 6))
+    data = (words, np.roll(words, 1, axis=1) % 10)  # of the word before: only the place tells where that is
+    base = trainer.init(1)
+    assert {name: base[name].dtype.name for name in ("wte.weight", "position_ids", "causal")} == {
+        "wte.weight": "float32",
+        "position_ids": "int64",
+        "causal": "uint8",
+    }
+    assert "lm_head.weight" not in base
+    assert encode(base) == encode(trainer.init(1))
+    new = trainer.train(base, data, context()).parameters
+    before, after = trainer.evaluate(base, data), trainer.evaluate(new, data)
+    assert after["loss"] < 0.7 * before["loss"]
+    assert new["norm.num_batches_tracked"] == 6 * 7
+    assert np.array_equal(new["position_ids"], np.arange(8))
+    module = trainer.module()
+    found = module.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in new.items()}, strict=False
+    )
+    assert (found.missing_keys, found.unexpected_keys) == (["lm_head.weight"], [])
+    assert module.lm_head.weight is module.wte.weight
+    assert torch.equal(module.wte.weight.float(), torch.from_numpy(new["wte.weight"]))
+
+
 def test_every_setting_is_in_the_reference() -> None:
     from plugins.training.torch_module import TorchTrainer
 
