@@ -1,7 +1,7 @@
 """Flower's clients and strategies as plugins: what was written for a server runs without one, unchanged.
 
-    Digits = from_flower(client_fn)              # digits = my_package:Digits, an entry point as any other
-    Mean = from_strategy(lambda: FedAvg())       # mean = my_package:Mean
+    Digits = from_flower(client_fn, server_fn=server_fn)  # digits = my_package:Digits, an entry point
+    Mean = from_strategy(server_fn)                       # mean = my_package:Mean
 
 A client is an object with the methods of Flower's `NumPyClient`: `get_parameters(config)`,
 `fit(parameters, config)` and `evaluate(parameters, config)`, where parameters are a list of arrays. A client
@@ -29,27 +29,44 @@ from federated.plugin import Dataset, ModelUpdate, PeerContext, TaskPlugin, Trai
 ROUND = "server_round"  # the key by which clients find the round in their config
 
 
-def from_flower(client_fn: Callable[[Any], Any], config: Mapping[str, Any] | None = None) -> type[TaskPlugin]:
+def from_flower(
+    client_fn: Callable[[Any], Any],
+    config: Mapping[str, Any] | None = None,
+    *,
+    run_config: Mapping[str, Any] | None = None,
+    server_fn: Callable[[Any], Any] | None = None,
+) -> type[TaskPlugin]:
     """A task of the clients that `client_fn` makes; `config` is what `fit` and `evaluate` get from servers.
 
-    `client_fn` takes Flower's `Context`, of which `node_config` has `partition-id` and `num-partitions`, or
-    the number of the partition as text, if it names its parameter `cid`. The first model is that of a client
-    made with the generators of Python, numpy and torch seeded: it may draw from nothing else.
+    `client_fn` takes Flower's `Context`, of which `node_config` has `partition-id` and `num-partitions`, and
+    `run_config` what is given here; or the number of the partition as text, if it names its parameter `cid`.
+    The first model is the `initial_parameters` of the strategy of `server_fn`, which needs Flower, or else
+    those of a client. It is made with the generators of Python, numpy and torch seeded, and may draw from
+    nothing else.
     """
-    common = dict(config or {})
+    common, run = dict(config or {}), dict(run_config or {})
 
     class FromFlower(TaskPlugin):
         """The task."""
 
         def load(self, context: PeerContext) -> Dataset:
             """The client of this peer, which has its data."""
-            client = _client(client_fn, context.index, len(context.members))
+            client = _client(client_fn, run, context.index, len(context.members))
             return Dataset(train=client, holdout=client, examples=0)
 
         def init(self, seed: int) -> Parameters:
-            """The parameters of a client that was made for it."""
+            """The parameters of the strategy, or of a client that was made for it. Raises `PluginError`."""
             with _seeded(seed):
-                return _named(_client(client_fn, 0, 1).get_parameters({}))
+                strategy = None if server_fn is None else _strategy(server_fn, run)
+                first = getattr(strategy, "initial_parameters", None)
+                if first is not None:
+                    return _named(_flower().parameters_to_ndarrays(first))
+                parameters = _named(_client(client_fn, run, 0, 1).get_parameters({}))
+            if not parameters:
+                raise PluginError(
+                    "get_parameters of the client gives none: name a server_fn that has the first ones"
+                )
+            return parameters
 
         def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
             """What the client fits; it cannot be stopped on the way."""
@@ -72,9 +89,10 @@ def from_flower(client_fn: Callable[[Any], Any], config: Mapping[str, Any] | Non
     return FromFlower
 
 
-def from_strategy(make: Callable[[], Any]) -> type:
+def from_strategy(make: Callable[..., Any], run_config: Mapping[str, Any] | None = None) -> type:
     """An aggregator of what a Flower strategy's `aggregate_fit` makes of the updates; needs Flower.
 
+    `make` makes a strategy of nothing, or is a `server_fn`, whose `Context` has this `run_config`.
     A new strategy is made for each round, so one that remembers something between rounds (`FedAdam`) does not
     fit: the rules of this project keep that in the certified model. Every peer must come to the same bits: a
     strategy may add and multiply arrays in the order it gets them, but draw nothing.
@@ -89,7 +107,7 @@ def from_strategy(make: Callable[[], Any]) -> type:
             """The next model. Raises `AggregationError`."""
             flower = _flower()
             results = [(None, _fit_result(flower, base, update)) for update in updates]
-            parameters, _ = make().aggregate_fit(1, results, [])
+            parameters, _ = _strategy(make, run_config or {}).aggregate_fit(1, results, [])
             if parameters is None:
                 raise AggregationError("the strategy makes no model of the updates")
             arrays = flower.parameters_to_ndarrays(parameters)
@@ -119,13 +137,34 @@ def _flower() -> Any:
         raise PluginError(f"a Flower strategy needs the package 'flwr': {exc}") from exc
 
 
-def _client(client_fn: Callable[[Any], Any], partition: int, partitions: int) -> Any:
+def _context(run_config: Mapping[str, Any], **node_config: int) -> SimpleNamespace:
+    """What Flower calls so, as far as functions look at it."""
+    node = {name.replace("_", "-"): value for name, value in node_config.items()}
+    place = node.get("partition-id", 0)
+    return SimpleNamespace(
+        node_id=place, run_id=0, node_config=node, run_config=dict(run_config), state=SimpleNamespace()
+    )
+
+
+def _strategy(make: Callable[..., Any], run_config: Mapping[str, Any]) -> Any:
+    """A new strategy, also from within the components that a `server_fn` gives."""
+    asked = [
+        parameter
+        for parameter in inspect.signature(make).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    made = make(_context(run_config)) if asked else make()
+    return getattr(made, "strategy", made)
+
+
+def _client(
+    client_fn: Callable[[Any], Any], run_config: Mapping[str, Any], partition: int, partitions: int
+) -> Any:
     """The `NumPyClient`, also from within what its `to_client` has made of it."""
     names = [*inspect.signature(client_fn).parameters]
     argument: Any = str(partition)
     if names != ["cid"]:
-        node = {"partition-id": partition, "num-partitions": partitions}
-        argument = SimpleNamespace(node_id=partition, run_id=0, node_config=node, run_config={}, state=None)
+        argument = _context(run_config, partition_id=partition, num_partitions=partitions)
     client = client_fn(argument)
     client = getattr(client, "numpy_client", client)
     missing = [name for name in ("get_parameters", "fit", "evaluate") if not hasattr(client, name)]

@@ -76,6 +76,33 @@ def old_client_fn(cid: str) -> Any:
     return FlowerClient(*points(int(cid)))
 
 
+class ShortClient(FlowerClient):
+    """As in the newer tutorials: the first parameters come from the server, the epochs from the run."""
+
+    def __init__(self, x: Any, y: Any, local_epochs: int) -> None:
+        super().__init__(x, y)
+        self.local_epochs = local_epochs
+
+    def get_parameters(self, config: dict[str, Any]) -> list[Any]:
+        return []
+
+    def fit(self, parameters: list[Any], config: dict[str, Any]) -> tuple[list[Any], int, dict[str, Any]]:
+        _, examples, metrics = super().fit(parameters, {"local_epochs": self.local_epochs})
+        return [self.weight], examples, metrics
+
+
+def short_client_fn(context: Any) -> Any:
+    data = points(context.node_config["partition-id"])
+    return ShortClient(*data, context.run_config["local-epochs"]).to_client()
+
+
+def server_fn(context: Any) -> Any:
+    assert context.run_config["local-epochs"] == 1
+    strategy = FedAvg()
+    strategy.initial_parameters = [np.random.normal(size=(2, 2)).astype(np.float32)]
+    return SimpleNamespace(strategy=strategy, config=SimpleNamespace(num_rounds=3))
+
+
 Clouds = from_flower(client_fn, {"local_epochs": 3})
 Old = from_flower(old_client_fn)
 
@@ -166,6 +193,8 @@ class FitRes:
 class FedAvg:
     """What Flower's does, in its shape."""
 
+    initial_parameters: Any = None
+
     def aggregate_fit(self, server_round: int, results: list[Any], failures: list[Any]) -> tuple[Any, Any]:
         assert failures == []
         total = sum(result.num_examples for _, result in results)
@@ -220,6 +249,18 @@ def test_a_strategy_that_makes_nothing_or_something_else_is_told() -> None:
         from_strategy(lambda: more)().aggregate(base, updates(base))
 
 
+@pytest.mark.usefixtures("flower")
+def test_the_first_model_may_be_the_server_s() -> None:
+    settings = {"local-epochs": 1}
+    task = from_flower(short_client_fn, run_config=settings, server_fn=server_fn)()
+    assert np.array_equal(task.init(3)["parameter.00000"], task.init(3)["parameter.00000"])
+    assert not np.array_equal(task.init(3)["parameter.00000"], task.init(4)["parameter.00000"])
+    for server in (None, lambda context: SimpleNamespace(strategy=FedAvg())):  # which has none either
+        with pytest.raises(PluginError, match="name a server_fn that has the first ones"):
+            from_flower(short_client_fn, run_config=settings, server_fn=server)().init(3)
+    assert from_flower(client_fn, server_fn=lambda context: FedAvg())().init(3)
+
+
 def test_without_flower_a_strategy_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flwr", None)
     monkeypatch.setitem(sys.modules, "flwr.common", None)
@@ -228,14 +269,25 @@ def test_without_flower_a_strategy_says_what_it_needs(monkeypatch: pytest.Monkey
         from_strategy(FedAvg)().aggregate(base, updates(base))
 
 
+@pytest.mark.usefixtures("flower")
 def test_the_lines_of_the_how_to_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "from-flower.md").read_text("utf-8")
     [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    app: Any = ModuleType("my_flower_app")
-    app.client_fn = client_fn
-    monkeypatch.setitem(sys.modules, "my_flower_app", app)
+    client_app: Any = ModuleType("my_flower_app.client_app")
+    client_app.client_fn = short_client_fn
+    server_app: Any = ModuleType("my_flower_app.server_app")
+    server_app.server_fn = server_fn
+    monkeypatch.setitem(sys.modules, "my_flower_app", ModuleType("my_flower_app"))
+    monkeypatch.setitem(sys.modules, "my_flower_app.client_app", client_app)
+    monkeypatch.setitem(sys.modules, "my_flower_app.server_app", server_app)
     names: dict[str, Any] = {}
     exec(compile(example, "from-flower.md", "exec"), names)
     task = names["Digits"]()
-    result = task.train(task.init(1), task.load(context()).train, train_context())
+    base = task.init(1)
+    assert base["parameter.00000"].shape == (2, 2)
+    result = task.train(base, task.load(context()).train, train_context())
     assert result.examples == 40
+    found = names["Mean"]().aggregate(base, updates(base))
+    assert found["parameter.00000"] == pytest.approx(
+        WeightedMean().aggregate(base, updates(base))["parameter.00000"]
+    )
