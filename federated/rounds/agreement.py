@@ -162,7 +162,8 @@ class Agreement:
         """Begins to vote; after a restart, first repeats what was said before it."""
         self._started = True
         self._enter(self.view, now)
-        self._repeat(now)
+        if self._cast:
+            self._repeat(now)
         return self._settle(now)
 
     def handle_message(self, sender: int, body: Body, now: float) -> list[AgreementAction]:

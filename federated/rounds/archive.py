@@ -58,7 +58,7 @@ class Archive:
 
     def next_deadline(self) -> float:
         """When `take_due` has something."""
-        return min(self._due.values(), default=inf)
+        return min(self._due.values()) if self._due else inf
 
     def take_due(self, now: float) -> list[Certificate]:
         """What we are to send now: for each round whose turn it is, its certificate and those after it."""

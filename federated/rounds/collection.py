@@ -67,8 +67,8 @@ class Collection:
     """The updates of one round. The methods that return a rule name the one that a member broke.
 
     `bases` are the models that updates may build on, by their staleness. `committed` and `revealed` are the
-    sets of members that did so in time, `equivocators` those that committed themselves twice. `changes`
-    goes up with whatever is learned that a proposal may be about.
+    sets of members that did so in time, `equivocators` those that committed themselves twice, `unasked` those
+    whose updates were never asked for. `changes` goes up with whatever is learned that a proposal may be about.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Collection:
         self.revealed = 0
         self.equivocators = 0
         self.changes = 0
+        self.unasked = 0
         self._membership = membership
         self._round = round_number
         self._bases = bases
@@ -86,7 +87,6 @@ class Collection:
         self._members: dict[int, _Member] = {}
         self._updates: dict[bytes, _Update] = {}  # by root
         self._owners: dict[bytes, int] = {}  # by root: the members that revealed it
-        self._unasked = 0  # members whose updates were never asked for
         self._states = dict.fromkeys(Status, 0)  # the members whose updates are in each state
 
     # what members say
@@ -141,7 +141,7 @@ class Collection:
         if self._bases[reveal.staleness].participants & bit:
             self._refuse(number, member, "staleness")
             return
-        self._unasked |= bit
+        self.unasked |= bit
         update = self._updates.get(reveal.root)
         if update is not None:
             self._states[update.status] |= bit
@@ -169,7 +169,7 @@ class Collection:
         An update's owner is asked first if it is live, and last if not; the other live `fetchers` may
         have it by now.
         """
-        todo = self._unasked | (self._states[Status.FAILED] if retry else 0)
+        todo = self.unasked | (self._states[Status.FAILED] if retry else 0)
         todo &= self.revealed | wanted
         if not todo:
             return []
@@ -178,7 +178,7 @@ class Collection:
         others = [peers[holder] for holder in numbers_in(live & fetchers)]
         for number in numbers_in(todo):
             member = self._members[number]
-            self._unasked &= ~(1 << number)
+            self.unasked &= ~(1 << number)
             if member.reveal is not None and self._wants(number, member, member.reveal, retry):
                 owner = peers[number]
                 rest = [peer for peer in others if peer != owner]

@@ -14,8 +14,9 @@ do not begin before slow ones listen. The phases are in `federated.rounds.phases
 `federated.rounds.events` and `federated.rounds.actions`.
 
 How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `next_deadline()`, return
-actions; carry them out in order. The first event is `Started`. `now` is a monotonic clock in seconds;
-no wall clock decides anything. After `TaskFinished`, keep it going for the members that are behind.
+actions; carry them out in order. Events that wait are better handled together (`handle_all`). The first one is
+`Started`. `now` is a monotonic clock in seconds; no wall clock decides anything. After `TaskFinished`, keep it
+going for the members that are behind.
 
 Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead answers
 any message of an older round with its certificate and those after it (`federated.rounds.answering`), since
@@ -33,7 +34,7 @@ with hundreds of members each message is one too many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -81,12 +82,14 @@ from federated.rounds.messages import (
     Body,
     Capability,
     Certificate,
+    Commit,
     Fraud,
     Hello,
     Join,
     Leave,
     Model,
     Proof,
+    Reveal,
     Vote,
 )
 from federated.rounds.own import Carried, stop
@@ -170,8 +173,8 @@ class RoundMachine:
         self._current: RoundInProgress | None = None
         self._carried: Carried | None = None  # our training of the last round, for the next one
         self._adopting: Certificate | None = None
-        self._retry_at: float | None = None  # when to ask for the adopted model again
-        self._sync_until: float | None = None
+        self._retry_at = inf  # when to ask for the adopted model again
+        self._sync_until = inf
         self._early = Early()
         self._is_fresh = True  # no certificate was found on our disk, and no round is done since
         self._repeats = Repeats(period, is_drawn=drawn)
@@ -213,19 +216,34 @@ class RoundMachine:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What is to be done after `event`; `LocalProtocolError` unless `Started` comes first, once."""
+        self._take(event, now)
+        return self._settle(now)
+
+    def handle_all(self, events: Iterable[Event], now: float) -> list[Action]:
+        """The same for events that came in this order, and are all here: what follows is found out once."""
+        for event in events:
+            self._take(event, now)
+        return self._settle(now)
+
+    def _take(self, event: Event, now: float) -> None:
+        """Takes in one event; `_settle` does what follows from it."""
         if isinstance(event, Started) != (self._phase is Phase.IDLE):
             raise LocalProtocolError("Started is the first event, and comes once")
         match event:
-            case Started():
-                self._start(event, now)
             case _ if self._phase is Phase.LEFT:
                 pass
-            case MessageReceived(sender=peer, body=Join() as body) if self.membership.number(peer) is None:
-                self._register.handle_join(peer, body, self._links.head.round + 1)
-            case MessageReceived(sender=peer) | PeerConnected(peer=peer) | PeerLost(peer=peer):
-                number = self.membership.number(peer)
-                if number is not None and number != self._seat.me and self.membership.is_active(peer):
-                    self._handle_member(number, event, now)
+            case MessageReceived(sender=peer, body=body):
+                number = self._other(peer)
+                if number is not None:
+                    self._hear(number, body, now)
+                elif isinstance(body, Join) and self.membership.number(peer) is None:
+                    self._register.handle_join(peer, body, self._links.head.round + 1)
+            case PeerConnected(peer=peer) | PeerLost(peer=peer):
+                number = self._other(peer)
+                if number is not None:
+                    self._handle_connection(number, event, now)
+            case Started():
+                self._start(event, now)
             case HistoryFetched() | HistoryFailed():
                 self._handle_history(event, now)
             case LeaveWanted():
@@ -237,8 +255,6 @@ class RoundMachine:
                 self._handle_adoption(event, now)
             case Recomputed():
                 self._actions += self._frauds.handle(event)
-                if self._in_progress is not None:
-                    self._in_progress.advance(now)
             case Trained() | TrainFailed():
                 if self._current is not None:  # of this round, or of an earlier one that still counts
                     self._current.handle(event, now)
@@ -246,20 +262,17 @@ class RoundMachine:
                 expected = self._adopting is None or isinstance(event, Aggregated)
                 if expected and self._current is not None and self._current.number == event.round:
                     self._current.handle(event, now)
-        return self._settle(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due."""
         if self._phase is Phase.LEFT:
             return None
-        answer_at = self._answers.next_deadline()
-        if self._phase in RESTING:
-            return None if answer_at == inf else answer_at
-        deadlines = [self._repeat_at(), self._sync_until, self._retry_at, answer_at]
-        if self._in_progress is not None:
-            deadlines.append(self._in_progress.next_deadline())
-        found = min(at for at in deadlines if at is not None)
-        return None if found == inf else found
+        due = self._answers.next_deadline()
+        if self._phase not in RESTING:
+            due = min(due, self._repeat_at(), self._sync_until, self._retry_at)
+            if (current := self._in_progress) is not None:
+                due = min(due, current.next_deadline())
+        return None if due == inf else due
 
     def handle_timer(self, now: float) -> list[Action]:
         """What is to be done now that time has passed."""
@@ -267,7 +280,7 @@ class RoundMachine:
             self._actions += self._answers.take_due(now)
         if self._phase in RESTING:
             return self._settle(now)
-        if self._adopting is not None and self._retry_at is not None and now >= self._retry_at:
+        if self._adopting is not None and now >= self._retry_at:
             self._adopt(self._adopting, now)
         if self._in_progress is not None:
             self._in_progress.handle_timer(now)
@@ -277,15 +290,21 @@ class RoundMachine:
 
     # the members
 
-    def _handle_member(
-        self, number: int, event: MessageReceived | PeerConnected | PeerLost, now: float
-    ) -> None:
+    def _other(self, peer: PeerId) -> int | None:
+        """The number of `peer`, None when it is no active member, or we are it."""
+        members = self._register.membership
+        number = members.number(peer)
+        is_other = number is not None and number != self._seat.me and members.active >> number & 1
+        return number if is_other else None
+
+    def _hear(self, number: int, body: Body, now: float) -> None:
+        """A message of member `number`."""
+        if self._roster.hear(number, now) and self._current is not None:
+            self._current.fetch_again(now)
+        self._receive(number, body, now)
+
+    def _handle_connection(self, number: int, event: PeerConnected | PeerLost, now: float) -> None:
         match event:
-            case MessageReceived(body=body):
-                if self._roster.hear(number, now) and self._current is not None:
-                    self._current.fetch_again(now)
-                if self._receive(number, body, now):
-                    return
             case PeerConnected():
                 self._roster.connect(number)
                 if self._repeats.may_greet(now) and self._phase not in RESTING:
@@ -294,28 +313,27 @@ class RoundMachine:
                 self._capabilities.lose(number)
                 self._roster.lose(number, now)
                 self._register.lose(number)
-        if self._in_progress is not None:
-            self._in_progress.advance(now)
 
-    def _receive(self, number: int, body: Body, now: float) -> bool:
-        """Takes in a message; whether the round in progress got it, and went on from there."""
+    def _receive(self, number: int, body: Body, now: float) -> None:
         match body:
+            case Commit() | Reveal():  # most of all messages are
+                pass
             case Accuse():
                 self._actions += self._register.handle_accusation(self.membership.members[number], body)
-                return False
+                return
             case Fraud():
                 self._actions += self._frauds.hear(number, body)
-                return False
+                return
             case Leave():
                 self._actions += self._register.handle_leave(number, body)
-                return False
+                return
             case Join():
-                return False
+                return
             case Capability():
                 if self._capabilities.hear(number, body):
                     peer = self.membership.members[number]
                     self._actions.append(CapabilityAnnounced(peer=peer, capability=body))
-                return False
+                return
             case Vote() | Proof() | Certificate():
                 self._actions += self._register.watch(number, body)
             case Hello() if self._current is not None and body.round == self._current.number:
@@ -328,12 +346,10 @@ class RoundMachine:
             pass
         elif isinstance(body, Certificate):
             self._receive_certificate(number, body, now)
-        elif self._in_progress is not None and body.round == self._in_progress.number:
-            self._in_progress.handle_message(number, body, now)
-            return True
+        elif (current := self._in_progress) is not None and body.round == current.number:
+            current.handle_message(number, body, now)
         else:
             self._keep_early(number, body, now)
-        return False
 
     def _keep_early(self, number: int, body: Body, now: float) -> None:
         """A message of a later round: kept if it is the next one, and a sign that others are ahead."""
@@ -461,24 +477,23 @@ class RoundMachine:
         self._actions.append(TaskLeft(round=self._links.head.round, ejected=self._register.is_ejected))
 
     def _settle(self, now: float) -> list[Action]:
-        """Begins and ends rounds as far as can be, and returns the actions so far."""
+        """Goes on as far as can be, from phase to phase and from round to round; all actions so far."""
+        if (current := self._in_progress) is not None:
+            current.advance(now)
         while self._step(now):
             pass
-        if self._current is not None:
-            self._actions += self._current.take_actions()
         actions, self._actions = self._actions, []
         return actions
 
     def _step(self, now: float) -> bool:
         """Goes on by one step where one is due; whether it was."""
         current, adopting = self._current, self._adopting
-        if current is not None:
-            self._actions += current.take_actions()
-            if adopting is not None and current.has_model(adopting.block):
-                return self._finish(adopting, catch_up=False, now=now)
-            if adopting is None and current.certificate is not None:
-                return self._decide(current.certificate, now)
-        return self._phase is Phase.SYNC and self._is_synced(now) and self._begin(now)
+        if current is None:
+            return self._phase is Phase.SYNC and self._is_synced(now) and self._begin(now)
+        self._actions += current.take_actions()
+        if adopting is not None:
+            return current.has_model(adopting.block) and self._finish(adopting, catch_up=False, now=now)
+        return current.certificate is not None and self._decide(current.certificate, now)
 
     def _is_synced(self, now: float) -> bool:
         """Whether enough members listen, and the others had their time or are at work already.
@@ -488,16 +503,16 @@ class RoundMachine:
         live, panel = self._roster.live(now), self._links.panel()
         enough = (live & panel.voters).bit_count() >= panel.committee.quorum
         if not enough and not self._seat.is_drawn:
-            self._sync_until = None
+            self._sync_until = inf
             return False
-        if self._sync_until is None:
+        if self._sync_until == inf:
             self._sync_until = now + self._seat.policy.phase_deadline_s
         everybody = live == self.membership.active
         return everybody or now >= self._sync_until or (enough and bool(self._early))
 
     def _begin(self, now: float) -> bool:
         """Begins the next round, with what was said about it already."""
-        self._phase, self._sync_until = Phase.TRAIN, None
+        self._phase, self._sync_until = Phase.TRAIN, inf
         number = self.round
         entries, self._entries = tuple(entry for entry in self._entries if entry.round == number), ()
         panel = self._links.panel()
@@ -523,6 +538,7 @@ class RoundMachine:
             if isinstance(body, Vote | Proof):
                 self._actions += self._register.watch(member, body)
             self._current.handle_message(member, body, now)
+        self._current.advance(now)
         self._announce(now)
         return True
 
@@ -563,12 +579,12 @@ class RoundMachine:
 
     def _begin_adoption(self, certificate: Certificate, now: float) -> None:
         self._adopting = certificate
-        self._phase, self._sync_until = Phase.CERTIFIED, None
+        self._phase, self._sync_until = Phase.CERTIFIED, inf
         self._repeats.end_round(now + self._seat.policy.phase_deadline_s)
         self._adopt(certificate, now)
 
     def _adopt(self, certificate: Certificate, now: float) -> None:
-        self._retry_at = None
+        self._retry_at = inf
         self._actions.append(self._catch_up.adopt(certificate, self._seat, now))
 
     def _handle_adoption(self, event: ModelAdopted | AdoptFailed, now: float) -> None:
@@ -606,7 +622,7 @@ class RoundMachine:
             late=tuple((self.membership.members[number], rounds) for number, rounds in late),
         )
         self._actions.append(finished)
-        self._adopting = self._retry_at = None
+        self._adopting, self._retry_at = None, inf
         self._done, self._model = certificate.round, block.model
         if ours is not None:
             self._is_fresh = False

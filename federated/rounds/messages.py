@@ -9,7 +9,7 @@ Reveal), `federated.rounds.agreement` (Propose, Vote, Proof) and `federated.roun
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 
@@ -48,6 +48,8 @@ class Choice(IntEnum):
     NOTARIZE = 1
     NULLIFY = 2
     FINALIZE = 3
+
+    __hash__ = int.__hash__  # an enum's own is a function of Python, and every vote is looked up by it
 
 
 class ChangeKind(IntEnum):
@@ -100,6 +102,16 @@ class Block:
     examples: int
     model: Model
     changes: tuple[Change, ...] = ()
+    hash: bytes = field(init=False, repr=False, compare=False)
+    """What votes name."""
+
+    def __post_init__(self) -> None:
+        low, high = self.participants & LOW_BITS, self.participants >> 64
+        numbers = struct.pack(">QQQQ", self.round, low, self.examples, self.model.size)
+        hashes = self.task + self.parent + self.base + self.inputs + self.model.digest + self.model.root
+        hashes += sha256(pack_changes(self.changes)).digest()
+        data = _BLOCK + numbers + hashes + high.to_bytes((high.bit_length() + 7) // 8)
+        object.__setattr__(self, "hash", sha256(data).digest())
 
     @property
     def skipped(self) -> bool:
@@ -110,15 +122,6 @@ class Block:
     def voids(self) -> tuple[Change, ...]:
         """The changes that eject signers of a fraud."""
         return tuple(change for change in self.changes if change.kind is ChangeKind.VOID)
-
-    @property
-    def hash(self) -> bytes:
-        """What votes name."""
-        low, high = self.participants & LOW_BITS, self.participants >> 64
-        numbers = struct.pack(">QQQQ", self.round, low, self.examples, self.model.size)
-        hashes = self.task + self.parent + self.base + self.inputs + self.model.digest + self.model.root
-        hashes += sha256(pack_changes(self.changes)).digest()
-        return sha256(_BLOCK + numbers + hashes + high.to_bytes((high.bit_length() + 7) // 8)).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,8 @@ class RoundInProgress:
     `parent` is the hash of the block of the round before, `bases` the models that updates may build on, by
     their staleness, and `carried` our training of an earlier round.
 
-    Every method ends with what follows from it; `take_actions` has it all, in order.
+    Tell it what happens, as much as there is, and then call `advance`, which does what follows from it;
+    `take_actions` has it all, in order.
     """
 
     def __init__(
@@ -148,7 +149,6 @@ class RoundInProgress:
         self._actions: list[Action] = self._own.begin(base, carried)
         if self._own.reveal is not None:
             self._commit(self._own.reveal, now, is_new=restored is None)
-        self.advance(now)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -157,6 +157,8 @@ class RoundInProgress:
 
     def take_actions(self) -> list[Action]:
         """The actions since the last call."""
+        if not self._actions:
+            return []
         actions, self._actions = self._actions, []
         return actions
 
@@ -174,44 +176,49 @@ class RoundInProgress:
                 self._collection.validated(root, rule)
             case Aggregated() | Screened() | AggregateFailed() if self._voting is not None:
                 self._voting.handle_aggregate(event)
-        self.advance(now)
 
     def handle_message(self, sender: int, body: Body, now: float) -> None:
         """A message of this round by member number `sender`."""
-        peer, rule = self._seat.membership.members[sender], None
+        rule, voting = None, self._voting
         match body:
-            case Hello(base=base):
-                if base != self.base.digest and self._is_new(peer, "base"):
-                    ours = self.base.digest
-                    self._actions.append(DigestMismatch(round=self.number, peer=peer, ours=ours, theirs=base))
-            case Commit() if self._voting is None:
+            case Commit() if voting is None:
                 self._collection.count_commit(sender)
             case Commit():
                 rule = self._collection.add_commit(sender, body)
-            case _ if self._voting is None:
+            case Hello(base=base):
+                self._compare(sender, base)
+            case _ if voting is None:
                 pass  # for those that vote
-            case Recall():
-                self._voting.handle_recall(body)
             case Reveal():
                 rule = self._collection.add_reveal(sender, body)
+            case Recall():
+                voting.handle_recall(body)
             case _:
-                self._voting.handle_message(sender, body, now)
+                voting.handle_message(sender, body, now)
         if rule is not None:
-            self._report(Misbehaved(round=self.number, peer=peer, rule=rule))
-        self.advance(now)
+            self._report(Misbehaved(round=self.number, peer=self._peer(sender), rule=rule))
 
-    def next_deadline(self) -> float | None:
-        """When `handle_timer` is due."""
+    def _compare(self, sender: int, base: bytes) -> None:
+        """The sender says that the round builds on `base`."""
+        peer, ours = self._peer(sender), self.base.digest
+        if base != ours and self._is_new(peer, "base"):
+            self._actions.append(DigestMismatch(round=self.number, peer=peer, ours=ours, theirs=base))
+
+    def _peer(self, member: int) -> PeerId:
+        return self._seat.membership.members[member]
+
+    def next_deadline(self) -> float:
+        """When `handle_timer` is due; infinity while it is not."""
         if self.phase is Phase.VOTE and self._voting is not None:
-            return self._voting.next_deadline()
+            due = self._voting.next_deadline()
+            return inf if due is None else due
         is_watching = self.phase is Phase.AWAIT and not self._is_relieved
-        return None if self._held or is_watching else self._deadline
+        return inf if self._held or is_watching else self._deadline
 
     def handle_timer(self, now: float) -> None:
-        """Lets deadlines pass, and looks again who is live."""
+        """Lets the deadlines of the vote pass; `advance` does so with those of the phases."""
         if self._voting is not None:
             self._voting.handle_timer(now)
-        self.advance(now)
 
     def repeat(self, now: float) -> None:
         """Says again where we are, for those that missed it, and tries failed fetches again."""
@@ -224,7 +231,6 @@ class RoundInProgress:
         self._gap = min(2 * self._gap, MAX_GAP * self._seat.policy.phase_deadline_s)
         self.repeat_at = now + self._gap if bodies else inf
         self.fetch_again(now)
-        self.advance(now)
 
     def fetch_again(self, now: float) -> None:
         """Tries once more what could not be fetched."""
@@ -276,9 +282,9 @@ class RoundInProgress:
     # the phases
 
     def advance(self, now: float) -> None:
-        """Goes through all phases that are over; to be called when other members are live than before."""
-        if self._is_overtaken:
-            return
+        """Goes through all phases that are over by what was told, by who is live, and by the time."""
+        if self._is_overtaken or (self.phase is Phase.AWAIT and self._voting is None):
+            return  # nothing but a certificate is waited for
         voters = self._seat.roster.live(now) & self.panel.voters
         if voters.bit_count() < self.panel.committee.quorum:
             self._held = True
@@ -409,7 +415,9 @@ class RoundInProgress:
         return start + training + phases * policy.phase_deadline_s
 
     def _fetch(self, now: float, *, retry: bool) -> None:
-        if self._voting is None or self._is_relieved or self.phase in (Phase.TRAIN, Phase.COMMIT):
+        if not (retry or self._collection.unasked) or self.phase in (Phase.TRAIN, Phase.COMMIT):
+            return
+        if self._voting is None or self._is_relieved:
             return
         live = self._seat.roster.live(now) & ~(1 << self._seat.me)
         fetchers = self.panel.voters & ~self._relieved

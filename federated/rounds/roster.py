@@ -45,6 +45,8 @@ class Roster:
     def hear(self, member: int, now: float) -> bool:
         """A message by the member came in; whether it is back from being lost."""
         self._heard[member] = now
+        if self._live >> member & 1:
+            return False
         self._live |= 1 << member
         self._look_at = min(self._look_at, now + self._window)
         return self._lost.pop(member, None) is not None
@@ -89,7 +91,7 @@ class Roster:
     def awaited(self, now: float) -> int:
         """The live members, and those lost so lately that they may be back at once."""
         found = self.live(now)
-        if self._grace:
+        if self._grace and self._lost:
             for member, since in self._lost.items():
                 if now - since < self._grace:
                     found |= 1 << member

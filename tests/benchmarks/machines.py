@@ -1,10 +1,11 @@
 """What the rounds cost without a network: the round machines of all members, in one loop.
 
-    python -m tests.benchmarks.machines [--members N] [--committee N] [--rounds N] [--profile] [--json]
+    python -m tests.benchmarks.machines [--members N] [--committee N] [--rounds N]
+                                           [--together] [--profile] [--json]
 
-Every message is delivered to each other member, in the order in which they were published; all work is answered
-at once, the disk is a list, and what one member found out about a signature holds for all of them. So what is
-measured is `federated.rounds` alone: what a member does with a message, and how many messages there are.
+Every message is delivered to each other member, in the order in which they were published; all work is
+answered at once, nothing is written, and what one member found out of a signature holds for all of them. So
+what is measured is `federated.rounds` alone: what a member does with a message, and how many there are.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import json
 import pstats
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256, sha512
 from random import Random
@@ -64,7 +64,7 @@ INITIAL = Model(digest=sha256(b"initial").digest(), root=sha256(b"initial root")
 
 @dataclass(slots=True)
 class Spent:
-    """What was done of one kind: how often, and the processor time in seconds."""
+    """What was done of one kind: how often, and the time in seconds."""
 
     count: int = 0
     seconds: float = 0.0
@@ -72,19 +72,21 @@ class Spent:
 
 @dataclass(slots=True)
 class Found:
-    """Of all measured rounds together: processor time and wall time in seconds, and by kind of event."""
+    """Of all measured rounds: processor time and wall time in seconds, and how many messages of each kind."""
 
     rounds: int
-    processor: float = 0.0
-    wall: float = 0.0
-    published: Counter[str] = field(default_factory=Counter)
-    spent: dict[str, Spent] = field(default_factory=dict)
+    processor: float
+    wall: float
+    published: Counter[str]
 
 
 class Loop:
-    """The machines of `members`, each with what is published to it, first in, first out."""
+    """The machines of `members`, which take their turns in the order in which events came for them.
 
-    def __init__(self, members: int, committee: int, rounds: int) -> None:
+    In its turn a machine is told the event that has waited longest, or `together` all that wait for it.
+    """
+
+    def __init__(self, members: int, committee: int, rounds: int, *, together: bool = False) -> None:
         keys = [KeyPair.from_seed(number.to_bytes(32)) for number in range(1, members + 1)]
         self.manifest = TaskManifest(
             name="machines",
@@ -104,7 +106,9 @@ class Loop:
         self.round = 0  # of the member that is furthest
         self.left = members
         self.published: Counter[str] = Counter()
-        self.queue: deque[tuple[int, Event]] = deque()
+        self._together = together
+        self._turns: deque[int] = deque()
+        self._events: list[deque[Event]] = [deque() for _ in range(members)]
         rng = Random(0)
         self.peers = self.manifest.peer_ids
         self.machines = [
@@ -114,8 +118,10 @@ class Loop:
             for peer in self.peers
         ]
         for number, peer in enumerate(self.peers):
-            self.queue.append((number, Started(initial=INITIAL)))
-            self.queue.extend((number, PeerConnected(peer=other)) for other in self.peers if other != peer)
+            self._put(number, Started(initial=INITIAL))
+            for other in self.peers:
+                if other != peer:
+                    self._put(number, PeerConnected(peer=other))
 
     def _verify(self, peer: PeerId, data: bytes, signature: bytes) -> bool:
         key = (peer, data, signature)
@@ -124,12 +130,22 @@ class Loop:
             known = self._known[key] = _sign(peer, data) == signature
         return known
 
+    @property
+    def next_event(self) -> Event | None:
+        """The event that is told next; None when nothing happens but that time passes."""
+        return self._events[self._turns[0]][0] if self._turns else None
+
     def step(self) -> None:
-        """Delivers the next event, or lets time pass where there is none."""
-        if self.queue:
-            number, event = self.queue.popleft()
+        """Gives the next member its turn, or lets time pass where nobody has one."""
+        if self._turns:
+            number = self._turns.popleft()
+            waiting = self._events[number]
             self.now += TICK
-            actions = self.machines[number].handle(event, self.now)
+            if self._together:
+                self._events[number] = deque()
+                actions = self.machines[number].handle_all(waiting, self.now)
+            else:
+                actions = self.machines[number].handle(waiting.popleft(), self.now)
         else:
             deadlines = [machine.next_deadline() for machine in self.machines]
             self.now, number = min((at, number) for number, at in enumerate(deadlines) if at is not None)
@@ -139,12 +155,14 @@ class Loop:
         self.machines[number].next_deadline()  # as every driver asks after every event
 
     def _do(self, number: int, action: Action) -> None:
-        answer = partial(self._answer, number)
+        answer = partial(self._put, number)
         match action:
             case Publish(body=body):
                 self.published[type(body).__name__] += 1
                 event = MessageReceived(sender=self.peers[number], body=body)
-                self.queue.extend((other, event) for other in range(len(self.peers)) if other != number)
+                for other in range(len(self.peers)):
+                    if other != number:
+                        self._put(other, event)
             case Train(round=at):
                 root = sha256(self.peers[number].raw + at.to_bytes(8)).digest()
                 answer(Trained(round=at, root=root, size=SIZE, examples=10))
@@ -167,8 +185,11 @@ class Loop:
             case TaskFinished():
                 self.left -= 1
 
-    def _answer(self, number: int, event: Event) -> None:
-        self.queue.append((number, event))
+    def _put(self, number: int, event: Event) -> None:
+        waiting = self._events[number]
+        if not (self._together and waiting):
+            self._turns.append(number)
+        waiting.append(event)
 
 
 def _sign(peer: PeerId, data: bytes) -> bytes:
@@ -176,13 +197,16 @@ def _sign(peer: PeerId, data: bytes) -> bytes:
     return sha512(peer.raw + data).digest()
 
 
-def measure(members: int, committee: int, rounds: int, profile: cProfile.Profile | None) -> Found:
-    """The cost of `rounds` rounds, once everybody has heard of everybody."""
-    loop = Loop(members, committee, rounds + WARM_UP)
+def warmed_up(loop: Loop) -> Loop:
+    """The loop, once everybody has heard of everybody."""
     while loop.round < WARM_UP:
         loop.step()
-    found = Found(rounds)
-    before = Counter(loop.published)
+    return loop
+
+
+def measure(loop: Loop, profile: cProfile.Profile | None = None) -> Found:
+    """What all rounds cost that the loop has left."""
+    before, rounds = Counter(loop.published), loop.manifest.rounds - loop.round
     gc.collect()
     gc.freeze()
     wall, processor = time.perf_counter(), time.process_time()
@@ -192,84 +216,74 @@ def measure(members: int, committee: int, rounds: int, profile: cProfile.Profile
         loop.step()
     if profile is not None:
         profile.disable()
-    found.wall, found.processor = time.perf_counter() - wall, time.process_time() - processor
-    found.published = loop.published - before
-    return found
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    gc.unfreeze()
+    return Found(rounds, processor, wall, loop.published - before)
 
 
-def by_kind(members: int, committee: int, rounds: int) -> dict[str, Spent]:
-    """How often each kind of event was handled in such rounds, and what that took."""
-    loop = Loop(members, committee, rounds + WARM_UP)
-    while loop.round < WARM_UP:
-        loop.step()
+def by_kind(loop: Loop) -> dict[str, Spent]:
+    """How often each kind of event is told in the rounds that are left, and what that takes."""
     spent: dict[str, Spent] = {}
     while loop.left:
-        kind = _kind(loop)
+        took = spent.setdefault(_kind(loop.next_event), Spent())
         begin = time.perf_counter()
         loop.step()
-        took = spent.setdefault(kind, Spent())
         took.count += 1
         took.seconds += time.perf_counter() - begin
     return spent
 
 
-def _kind(loop: Loop) -> str:
-    if not loop.queue:
+def _kind(event: Event | None) -> str:
+    if event is None:
         return "timer"
-    event = loop.queue[0][1]
-    name = type(event.body if isinstance(event, MessageReceived) else event).__name__
-    return f"message {name}" if isinstance(event, MessageReceived) else name
-
-
-def show(found: Found, spent: dict[str, Spent], tell: Callable[[object], None]) -> None:
-    """Two tables: all rounds together, and by kind of event."""
-    handled = sum(item.count for item in spent.values())
-    tell(
-        f"{1000 * found.processor / found.rounds:.2f} ms of the processor a round "
-        f"({1000 * found.wall / found.rounds:.2f} ms), {handled / found.rounds:.0f} events, "
-        f"{1e6 * found.processor / handled:.2f} µs each"
+    return (
+        f"message {type(event.body).__name__}" if isinstance(event, MessageReceived) else type(event).__name__
     )
+
+
+def table_of(found: Found, spent: dict[str, Spent]) -> Table:
+    """What each kind of event costs in a round."""
     table = Table()
-    for name in ("event", "published a round", "handled a round", "µs each", "ms a round"):
+    for name in ("event", "published", "told", "µs each", "ms in all"):
         table.add_column(name, justify="left" if name == "event" else "right")
     for kind, item in sorted(spent.items(), key=lambda pair: -pair[1].seconds):
-        sent = found.published[kind.removeprefix("message ")] if kind.startswith("message ") else 0
+        sent = found.published[kind.removeprefix("message ")]
         table.add_row(
             kind,
-            f"{sent / found.rounds:.2f}" if sent else "",
+            f"{sent / found.rounds:.1f}" if kind.startswith("message ") else "",
             f"{item.count / found.rounds:.1f}",
             f"{1e6 * item.seconds / item.count:.1f}",
             f"{1000 * item.seconds / found.rounds:.2f}",
         )
-    tell(table)
+    return table
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.machines", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.machines")
     parser.add_argument("--members", type=int, default=10)
     parser.add_argument("--committee", type=int, default=MAX_COMMITTEE, help="voters of a round (default 64)")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--together", action="store_true", help="machines are told all that waits at once")
     parser.add_argument("--profile", action="store_true", help="functions by their own time")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    sizes = (arguments.members, arguments.committee, arguments.rounds)
-    found = measure(*sizes, None)
-    spent = by_kind(*sizes)
+
+    def loop(*, together: bool = False) -> Loop:
+        rounds = arguments.rounds + WARM_UP
+        return warmed_up(Loop(arguments.members, arguments.committee, rounds, together=together))
+
+    found = measure(loop(together=arguments.together))
+    processor, wall = 1000 * found.processor / found.rounds, 1000 * found.wall / found.rounds
     if arguments.json:
-        handled = sum(item.count for item in spent.values())
-        figures = {
-            "processor_ms": 1000 * found.processor / found.rounds,
-            "wall_ms": 1000 * found.wall / found.rounds,
-            "events": handled / found.rounds,
-            "published": {kind: count / found.rounds for kind, count in found.published.items()},
-        }
-        print(json.dumps(figures))
+        print(json.dumps({"processor_ms": processor, "wall_ms": wall, "published": found.published}))
     else:
-        show(found, spent, Console().print)
+        console = Console()
+        console.print(f"{processor:.2f} ms of the processor a round, {wall:.2f} ms by the clock")
+        console.print(table_of(found, by_kind(loop())))
     if arguments.profile:
         profile = cProfile.Profile()
-        measure(*sizes, profile)
+        measure(loop(together=arguments.together), profile)
         pstats.Stats(profile).sort_stats("tottime").print_stats(35)
 
 
