@@ -7,10 +7,9 @@ hash of the block itself, so no committee knows them before it has settled what 
 from __future__ import annotations
 
 import struct
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from federated.rounds.committee import numbers_in, set_of
+from federated.rounds.committee import draw, set_of
 from federated.rounds.events import Recomputed
 from federated.rounds.inputs import unpack_inputs
 from federated.rounds.messages import MessageError
@@ -32,10 +31,8 @@ _AUDITOR = b"atcp/auditor/1\n"
 def auditors(decided: Decided) -> int:
     """The set of the members that compute the block again: of those that did not vote, the lowest hashes."""
     block, membership = decided.certificate.block, decided.membership
-    seed = sha256(_AUDITOR + membership.task + struct.pack(">Q", block.round) + block.hash).digest()
-    others = numbers_in(membership.active & ~decided.voters)
-    hashes = {number: sha256(seed + membership.members[number].raw).digest() for number in others}
-    return set_of(sorted(others, key=lambda number: hashes[number])[:AUDITORS])
+    seed = _AUDITOR + membership.task + struct.pack(">Q", block.round) + block.hash
+    return draw(seed, membership, membership.active & ~decided.voters, AUDITORS)
 
 
 def outcome(action: Recompute, verdict: Verdict, rule: str | None = None) -> Recomputed:

@@ -15,6 +15,9 @@ AHEAD = 16  # views before ours for which votes are kept; members further ahead 
 HELP = 8  # proofs in one answer to members in earlier views; 3 KiB each with 64 members
 
 
+_OPPOSITE = {Choice.NULLIFY: Choice.FINALIZE, Choice.FINALIZE: Choice.NULLIFY}
+
+
 @dataclass(slots=True)
 class ViewRecord:
     """One view: its leader's first proposal, and the ballots, (block, signature) by member."""
@@ -34,7 +37,7 @@ class ViewRecord:
 
         Nobody votes the same way twice, nor both to nullify and to finalize.
         """
-        opposite = {Choice.NULLIFY: Choice.FINALIZE, Choice.FINALIZE: Choice.NULLIFY}.get(choice)
+        opposite = _OPPOSITE.get(choice)
         return self.has_voted(member, choice) or (opposite is not None and self.has_voted(member, opposite))
 
 

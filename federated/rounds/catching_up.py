@@ -79,11 +79,11 @@ class CatchUp:
     @staticmethod
     def _others(live: int, signers: int, seat: Seat) -> list[int]:
         """The other members, in the order to ask them."""
-        size = seat.membership.size
-        others = [number % size for number in range(seat.me + 1, seat.me + size)]
-        others = [number for number in others if seat.membership.active >> number & 1]
-        others.sort(key=lambda number: (not live >> number & 1, not signers >> number & 1))
-        return others[:MAX_HOLDERS]
+        active, up_to_me = seat.membership.active, (2 << seat.me) - 1
+        others = [active & ~up_to_me, active & up_to_me & ~(1 << seat.me)]
+        kinds = (live & signers, live & ~signers, ~live & signers, ~live & ~signers)
+        found = [number for kind in kinds for some in others for number in numbers_in(some & kind)]
+        return found[:MAX_HOLDERS]
 
 
 def _peers(numbers: Sequence[int], seat: Seat) -> tuple[PeerId, ...]:

@@ -39,6 +39,8 @@ class Status(Enum):
     VALID = "valid"
     REFUSED = "refused"
 
+    __hash__ = object.__hash__  # an enum's own is a function of Python, and sets of members are kept by it
+
 
 @dataclass(slots=True)
 class _Member:
@@ -67,8 +69,9 @@ class Collection:
     """The updates of one round. The methods that return a rule name the one that a member broke.
 
     `bases` are the models that updates may build on, by their staleness. `committed` and `revealed` are the
-    sets of members that did so in time, `equivocators` those that committed themselves twice, `unasked` those
-    whose updates were never asked for. `changes` goes up with whatever is learned that a proposal may be about.
+    sets of members that did so in time, `equivocators` those that committed themselves twice, `unasked`
+    those whose updates were never asked for. `changes` goes up with whatever is learned that a proposal may
+    be about.
     """
 
     def __init__(

@@ -35,6 +35,8 @@ from p2p.peer_id import PeerId
 
 Verify = Callable[[PeerId, bytes, bytes], bool]  # (member, data, signature) → whether it is the member's
 
+FEW = 8  # members of a set that are faster found one by one than in the text of all its bits
+KEPT_DRAWS = 16  # of the same few rounds
 KEPT_PANELS = 4  # the round in progress, the next ones while catching up
 
 _LEADER = b"atcp/leader/1\n"
@@ -49,6 +51,8 @@ def verify_signature(peer: PeerId, data: bytes, signature: bytes) -> bool:
 
 def numbers_in(members: int) -> list[int]:
     """The numbers of the members in a set, ascending."""
+    if members.bit_count() > FEW:
+        return [number for number, bit in enumerate(bin(members)[:1:-1]) if bit == "1"]
     found = []
     while members:
         lowest = members & -members
@@ -95,6 +99,7 @@ class Membership:
         self.used = used
         self._first = self.size - len(later)
         self._numbers = _places(self.members)
+        self._hash: int | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Membership):
@@ -102,7 +107,9 @@ class Membership:
         return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        if self._hash is None:
+            self._hash = hash(self._key())
+        return self._hash
 
     def _key(self) -> tuple[bytes, tuple[PeerId, ...], int, frozenset[bytes]]:
         return self.task, self.members, self.active, self.used
@@ -167,6 +174,17 @@ class Membership:
                 active |= 1 << number
         first, later = self.members[: self._first], self.members[self._first : size]
         return Membership(self.task, first, later=later, active=active, used=frozenset(used))
+
+
+@lru_cache(maxsize=KEPT_DRAWS)
+def draw(seed: bytes, membership: Membership, pool: int, count: int) -> int:
+    """The `count` members of the set `pool` that have the lowest hashes under `seed`; all of a smaller one.
+
+    Whatever is drawn, all members draw it: where many of them share a process, the first one does it.
+    """
+    start, members = sha256(seed).digest(), membership.members
+    hashes = {number: sha256(start + members[number].raw).digest() for number in numbers_in(pool)}
+    return set_of(sorted(hashes, key=hashes.__getitem__)[:count])
 
 
 class Committee:
@@ -255,20 +273,13 @@ class Electorate:
         if known is None:
             if len(self._panels) >= KEPT_PANELS:
                 del self._panels[next(iter(self._panels))]
-            numbers = numbers_in(pool)
-            drawn = numbers if everybody else self._draw(round_number, base, membership, numbers)
+            drawn = pool
+            if not everybody:
+                seed = _COMMITTEE + membership.task + struct.pack(">Q", round_number) + base
+                drawn = draw(seed, membership, pool, self._seats)
             known = self._panels[key] = self._panel(membership, drawn)
         return known
 
-    def _draw(
-        self, round_number: int, base: bytes, membership: Membership, numbers: Sequence[int]
-    ) -> list[int]:
-        """The numbers of the members with the lowest hashes, ascending."""
-        seed = sha256(_COMMITTEE + membership.task + struct.pack(">Q", round_number) + base).digest()
-        hashes = {number: sha256(seed + membership.members[number].raw).digest() for number in numbers}
-        return sorted(sorted(numbers, key=lambda number: hashes[number])[: self._seats])
-
-    def _panel(self, membership: Membership, numbers: Sequence[int]) -> Panel:
-        members = [membership.members[number] for number in numbers]
-        committee = Committee(membership.task, members, self._verify)
-        return Panel(committee=committee, members=tuple(numbers), voters=set_of(numbers))
+    def _panel(self, membership: Membership, voters: int) -> Panel:
+        committee = Committee(membership.task, membership.peers(voters), self._verify)
+        return Panel(committee=committee, members=tuple(numbers_in(voters)), voters=voters)

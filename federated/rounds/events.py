@@ -40,6 +40,9 @@ class Input:
     examples: int
     staleness: int = 0
 
+    def __hash__(self) -> int:
+        return hash(self.root)  # of all its fields it takes ten times as long, and sets of updates are keys
+
 
 Inputs = tuple[Input, ...]  # in the order of their roots, each root once
 

@@ -14,9 +14,9 @@ do not begin before slow ones listen. The phases are in `federated.rounds.phases
 `federated.rounds.events` and `federated.rounds.actions`.
 
 How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `next_deadline()`, return
-actions; carry them out in order. Events that wait are better handled together (`handle_all`). The first one is
-`Started`. `now` is a monotonic clock in seconds; no wall clock decides anything. After `TaskFinished`, keep it
-going for the members that are behind.
+actions; carry them out in order. Events that wait are better handled together (`handle_all`). The first one
+is `Started`. `now` is a monotonic clock in seconds; no wall clock decides anything. After `TaskFinished`, keep
+it going for the members that are behind.
 
 Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead answers
 any message of an older round with its certificate and those after it (`federated.rounds.answering`), since
@@ -34,7 +34,7 @@ with hundreds of members each message is one too many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ from federated.rounds.capabilities import Capabilities
 from federated.rounds.catching_up import CatchUp
 from federated.rounds.chain import Followed, Links, genesis
 from federated.rounds.changes import Admission
-from federated.rounds.committee import Electorate, Membership, Panel, Verify, verify_signature
+from federated.rounds.committee import Electorate, Membership, Panel, Verify, numbers_in, verify_signature
 from federated.rounds.early import Early
 from federated.rounds.events import (
     AdoptFailed,
@@ -163,6 +163,7 @@ class RoundMachine:
             period=period,
             is_drawn=drawn,
         )
+        self._others = self._find_others()
         self._answers = Answers(links=self._links, seat=self._seat)
         self._catch_up = CatchUp(links=self._links, rounds=manifest.rounds)
         self._phase = Phase.IDLE
@@ -233,13 +234,13 @@ class RoundMachine:
             case _ if self._phase is Phase.LEFT:
                 pass
             case MessageReceived(sender=peer, body=body):
-                number = self._other(peer)
+                number = self._others.get(peer)
                 if number is not None:
-                    self._hear(number, body, now)
+                    self._receive(number, body, now)
                 elif isinstance(body, Join) and self.membership.number(peer) is None:
                     self._register.handle_join(peer, body, self._links.head.round + 1)
             case PeerConnected(peer=peer) | PeerLost(peer=peer):
-                number = self._other(peer)
+                number = self._others.get(peer)
                 if number is not None:
                     self._handle_connection(number, event, now)
             case Started():
@@ -290,19 +291,6 @@ class RoundMachine:
 
     # the members
 
-    def _other(self, peer: PeerId) -> int | None:
-        """The number of `peer`, None when it is no active member, or we are it."""
-        members = self._register.membership
-        number = members.number(peer)
-        is_other = number is not None and number != self._seat.me and members.active >> number & 1
-        return number if is_other else None
-
-    def _hear(self, number: int, body: Body, now: float) -> None:
-        """A message of member `number`."""
-        if self._roster.hear(number, now) and self._current is not None:
-            self._current.fetch_again(now)
-        self._receive(number, body, now)
-
     def _handle_connection(self, number: int, event: PeerConnected | PeerLost, now: float) -> None:
         match event:
             case PeerConnected():
@@ -315,6 +303,10 @@ class RoundMachine:
                 self._register.lose(number)
 
     def _receive(self, number: int, body: Body, now: float) -> None:
+        """Member `number` said `body`."""
+        current = self._current
+        if self._roster.hear(number, now) and current is not None:
+            current.fetch_again(now)
         match body:
             case Commit() | Reveal():  # most of all messages are
                 pass
@@ -336,7 +328,7 @@ class RoundMachine:
                 return
             case Vote() | Proof() | Certificate():
                 self._actions += self._register.watch(number, body)
-            case Hello() if self._current is not None and body.round == self._current.number:
+            case Hello() if current is not None and body.round == current.number:
                 self._actions += self._register.recall(number, body.round)
             case _:
                 pass
@@ -346,7 +338,7 @@ class RoundMachine:
             pass
         elif isinstance(body, Certificate):
             self._receive_certificate(number, body, now)
-        elif (current := self._in_progress) is not None and body.round == current.number:
+        elif current is not None and body.round == current.number and self._adopting is None:
             current.handle_message(number, body, now)
         else:
             self._keep_early(number, body, now)
@@ -567,12 +559,20 @@ class RoundMachine:
         self._begin_adoption(last, now)
         return True
 
+    def _find_others(self) -> Mapping[PeerId, int]:
+        """The other active members, by their numbers."""
+        members = self.membership
+        return {
+            members.members[number]: number for number in numbers_in(members.active & ~(1 << self._seat.me))
+        }
+
     def _change(self, certificate: Certificate) -> None:
         """Goes over to the members that a certificate leaves."""
         actions = self._register.certified(certificate)
         if actions:
             self._actions += actions
             self._seat = replace(self._seat, membership=self.membership)
+            self._others = self._find_others()
             self._roster.retain(self.membership.active | 1 << self._seat.me)
             self._capabilities.retain(self.membership.active)
             self._early.retain(self.membership.active)

@@ -77,6 +77,8 @@ class Recent:
     def named(self, block: Block) -> Decided | None:
         """What the VOID changes of the next one, `block`, name; None when that is nothing, or two blocks."""
         names = {change.proof: None for change in block.voids}
+        if not names:
+            return None
         numbers = range(max(1, block.round - REACH), block.round)
         found = [self._decided[number] for number in numbers if number in self._decided]
         return next((item for item in found if list(names) == [item.proof]), None)

@@ -53,7 +53,7 @@ class Witness:
             seat = panel.seat(sender)
             votes = [] if seat is None else [(seat, body)]
         else:
-            votes = _votes_in(body)
+            votes = self._news_in(body)
         found = [self._compare(panel, seat, vote) for seat, vote in votes if seat < panel.committee.size]
         return [evidence for evidence in found if evidence is not None]
 
@@ -66,6 +66,9 @@ class Witness:
     def _compare(self, panel: Panel, seat: int, vote: Vote) -> Evidence | None:
         """Remembers the vote; evidence, when it and one that is remembered exclude each other."""
         known = self._votes[vote.round]
+        same = known.get((seat, vote.view, vote.choice))
+        if same is not None and same.block == vote.block:
+            return None  # and so nothing that is remembered excludes it
         for choice in _RIVALS[vote.choice]:
             other = known.get((seat, vote.view, choice))
             if other is None or not excludes(vote, other):
@@ -78,21 +81,19 @@ class Witness:
         known.setdefault((seat, vote.view, vote.choice), vote)
         return None
 
+    def _news_in(self, body: Proof | Certificate) -> list[tuple[int, Vote]]:
+        """The votes that make up a quorum, each with its voter, less those that are remembered."""
+        if isinstance(body, Certificate):
+            choice, block = Choice.FINALIZE, body.block.hash
+        else:
+            choice, block = body.choice, body.block
+        number, view, known = body.round, body.view, self._votes[body.round]
+        return [
+            (voter, Vote(round=number, view=view, choice=choice, block=block, signature=signature))
+            for voter, signature in body.votes
+            if (same := known.get((voter, view, choice))) is None or same.block != block
+        ]
+
     def _is_signed(self, panel: Panel, seat: int, vote: Vote) -> bool:
         data = vote_bytes(self._task, vote.round, vote.view, vote.choice, vote.block)
         return self._verify(panel.committee.members[seat], data, vote.signature)
-
-
-def _votes_in(body: Proof | Certificate) -> list[tuple[int, Vote]]:
-    """The votes that make up a quorum, each with its voter."""
-    if isinstance(body, Certificate):
-        choice, block = Choice.FINALIZE, body.block.hash
-    else:
-        choice, block = body.choice, body.block
-    return [
-        (
-            voter,
-            Vote(round=body.round, view=body.view, choice=choice, block=block, signature=signature),
-        )
-        for voter, signature in body.votes
-    ]
