@@ -199,7 +199,10 @@ class JsonLinesTrail:
         self._number = 0
         self._file: AppendFile | None = None
         with storage_errors(files):
-            files.make()
+            try:
+                files.entries()
+            except FileNotFoundError:
+                files.make()  # only then: it removes what others are about to write
         names = _names(files)
         if names:
             self._resume(names)

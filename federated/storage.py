@@ -122,15 +122,26 @@ class Shelf:
         """A round begins on the model `data`: forgets those of the round before the last one."""
         over = [old for old, left in self._evidence.items() if left <= 1]
         self._evidence = {old: left - 1 for old, left in self._evidence.items() if left > 1}
-        for old in self._stale:
-            if old in self._needed or old in self._spare or old in self._evidence:
-                continue  # an update that came late is wanted again
-            await self._disk.try_once(partial(self._store.discard, old))
+        wanted = {**self._needed, **self._spare, **self._evidence}  # an update that came late is wanted again
+        going = [old for old in self._stale if old not in wanted]
+        if going:
+            await self._disk.try_once(partial(self._forget, going))
         self._stale = {old: None for old in (*self._needed, *self._spare, *over) if old != root}
         self._needed, self._spare = {root: None}, {}
         self._retain()
         if root not in self._store:  # it had to give way
             await self.keep(data, needed=True)
+
+    def _forget(self, roots: Iterable[bytes]) -> None:
+        """Forgets all of them that can be; the last failure is raised then."""
+        failure: OSError | None = None
+        for root in roots:
+            try:
+                self._store.discard(root)
+            except OSError as exc:
+                failure = exc
+        if failure is not None:
+            raise failure
 
     def clear(self) -> None:
         """Nothing is needed any more."""

@@ -14,8 +14,8 @@ do not begin before slow ones listen. The phases are in `federated.rounds.phases
 `federated.rounds.events` and `federated.rounds.actions`.
 
 How to drive it: `handle(event, now)` and `handle_timer(now)`, which is due at `next_deadline()`, return
-actions; carry them out in order. Events that wait are better handled together (`handle_all`). The first one
-is `Started`. `now` is a monotonic clock in seconds; no wall clock decides anything. After `TaskFinished`, keep
+actions; carry them out in order. Events that wait are better handled together: `handle_all`. The first is
+`Started`. `now` is a monotonic clock in seconds; no wall clock decides anything. After `TaskFinished`, keep
 it going for the members that are behind.
 
 Members that are behind say so whenever they repeat themselves, every few seconds: who is ahead answers
@@ -49,6 +49,7 @@ from federated.rounds.actions import (
     RoundFinished,
     TaskFinished,
     TaskLeft,
+    merged,
 )
 from federated.rounds.answering import Answers
 from federated.rounds.capabilities import Capabilities
@@ -475,7 +476,7 @@ class RoundMachine:
         while self._step(now):
             pass
         actions, self._actions = self._actions, []
-        return actions
+        return actions if len(actions) < 2 else merged(actions)
 
     def _step(self, now: float) -> bool:
         """Goes on by one step where one is due; whether it was."""

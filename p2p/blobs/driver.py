@@ -12,7 +12,7 @@ import trio
 from p2p.blobs.errors import BlobUnavailable, StoreFull
 from p2p.blobs.fetching import Fetch
 from p2p.blobs.lane import Lane
-from p2p.blobs.merkle import EMPTY_ROOT
+from p2p.blobs.merkle import CHUNK_SIZE, EMPTY_ROOT
 from p2p.blobs.partial import MemoryPartial, Partial
 from p2p.blobs.picking import Budget
 from p2p.blobs.serving import Server
@@ -27,6 +27,9 @@ FETCH_LEAST = 2  # chunks of one of them: one is on its way while the other is a
 MAX_THREADS = 2  # with long calls on the store; a disk gains little from more, each keeps some memory
 
 T = TypeVar("T")
+
+Unstored = StoreFull | OSError
+"""Why a blob that came is not in the store."""
 
 logger = logging.getLogger(__name__)
 
@@ -145,38 +148,61 @@ class Blobs:
 
     async def _fetch_into_store(
         self, root: bytes, size: int, holders: Sequence[PeerId], found: AsyncIterable[PeerId] | None
-    ) -> tuple[Partial, OSError | None]:
+    ) -> tuple[Partial, Unstored | None]:
         """The chunks of the blob, and why they could not be put in the store in the end.
 
         Raises as `fetch_into_store`.
         """
         running = self._running[root] = _Running(size, list(holders))
-        partial: Partial | None = None
         try:
-            partial = await self._stored(lambda: self.store.begin(root, size))
-            running.fetch = Fetch(self._host, partial, running.holders, self._budget, self._soon)
-            await running.fetch.run(found)
-            return partial, await self._finish(partial)
+            if size <= CHUNK_SIZE:
+                return await self._fetch_chunk(running, root, found)
+            return await self._fetch_chunks(running, root, found)
         except BlobUnavailable as exc:
             running.failure = exc
             raise
         finally:
-            with trio.CancelScope(shield=True):  # a worker thread that does not take long
-                if partial is not None:
-                    await self._stored(lambda: self.store.suspend(partial))
             del self._running[root]
             running.ended.set()
 
-    async def _finish(self, partial: Partial) -> OSError | None:
+    async def _fetch_chunk(
+        self, running: _Running, root: bytes, found: AsyncIterable[PeerId] | None
+    ) -> tuple[Partial, Unstored | None]:
+        """The same for a blob of one chunk: before it is whole there is nothing for the store to do.
+
+        So it takes one change of threads, and not three.
+        """
+        partial = MemoryPartial(root, running.size)
+        running.fetch = Fetch(self._host, partial, running.holders, self._budget, self._soon)
+        await running.fetch.run(found)
+        return partial, await self._finish(partial, lambda: self.store.put(partial.data()))
+
+    async def _fetch_chunks(
+        self, running: _Running, root: bytes, found: AsyncIterable[PeerId] | None
+    ) -> tuple[Partial, Unstored | None]:
+        partial = await self._stored(lambda: self.store.begin(root, running.size))
         try:
-            await self._stored(lambda: self.store.finish(partial))
-        except OSError as exc:
+            running.fetch = Fetch(self._host, partial, running.holders, self._budget, self._soon)
+            await running.fetch.run(found)
+            return partial, await self._finish(partial, lambda: self.store.finish(partial))
+        finally:
+            with trio.CancelScope(shield=True):  # a worker thread that does not take long
+                await self._stored(lambda: self.store.suspend(partial))
+
+    async def _finish(self, partial: Partial, call: Callable[[], object]) -> Unstored | None:
+        try:
+            await self._stored(call)
+        except (StoreFull, OSError) as exc:
             logger.warning("blob %s is not stored: %s", partial.root.hex()[:16], exc)
             return exc
         return None
 
     async def _kept(self, root: bytes) -> bytes | None:
         """The blob in the store; a folder that cannot be read holds nothing."""
+        if root not in self.store:
+            return None
+        if (data := self.store.in_memory(root)) is not None:
+            return data
         try:
             return await self._stored(lambda: self.store.get(root))
         except OSError as exc:

@@ -111,7 +111,12 @@ class Server:
                 await self._stored(lambda: self._store.check(want.root, want.size))
             # allocated here: every thread that allocates keeps megabytes of what it freed
             buffer = memoryview(bytearray(len(indexes) * CHUNK_SIZE))
-            chunks = await self._soon(lambda: self._store.chunks_at(want.root, want.size, indexes, buffer))
+            if self._store.in_memory(want.root) is not None:
+                chunks = self._store.chunks_at(want.root, want.size, indexes, buffer)
+            else:
+                chunks = await self._soon(
+                    lambda: self._store.chunks_at(want.root, want.size, indexes, buffer)
+                )
         except OSError as exc:
             logger.warning("blob %s cannot be read: %s", want.root.hex()[:16], exc)
         return [chunk or Lacking(index=index) for index, chunk in zip(indexes, chunks, strict=True)]

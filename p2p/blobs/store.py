@@ -14,6 +14,7 @@ and write files in a worker thread (see `blocking`).
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ from p2p.errors import InvalidInput, LocalProtocolError
 if TYPE_CHECKING:
     from p2p.files import Files
 
+MOST_RECENT = 1 << 22  # bytes of blobs in files that are kept in memory too: the updates of a round, or two
+RECENT = 1 << 16  # bytes of one of them at most: a change of threads costs as much as reading it
 SMALL = 4 << 20  # bytes; a blob up to this size comes in seconds: kept in memory until it is whole
 
 
@@ -49,6 +52,8 @@ class BlobStore:
         self._files = files
         self._index = Index(files, capacity)
         self._writing = threading.Lock()  # of whole files
+        self._recent: deque[Entry] = deque()  # small ones that were written last, oldest first
+        self._recent_size = 0  # bytes
         if files is not None:
             try:
                 files.make()
@@ -90,8 +95,10 @@ class BlobStore:
     def get(self, root: bytes) -> bytes | None:
         """The blob, verified; None when it is not here, or was found damaged and dropped."""
         entry = self._index.touch(root)
-        if entry is None or not entry.whole or entry.data is not None:
-            return entry.data if entry is not None else None
+        if entry is None or not entry.whole:
+            return None
+        if (data := entry.data) is not None:
+            return data
         try:
             data = self._read(root, 0, entry.size + 1)
         except FileNotFoundError:
@@ -102,6 +109,11 @@ class BlobStore:
             return None
         entry.tree = tree
         return data
+
+    def in_memory(self, root: bytes) -> bytes | None:
+        """The blob, if it is whole and need not be read; touches no file."""
+        entry = self._index.touch(root)
+        return None if entry is None or not entry.whole else entry.data
 
     def chunks(self, root: bytes) -> Iterator[bytes]:
         """The chunks of a whole blob in order, verified: one in memory at a time.
@@ -296,8 +308,20 @@ class BlobStore:
         with self._index.lock:
             old.tree, old.partial = tree, None
             old.whole, old.busy, old.logged = True, False, False
-            old.data = data if self._files is None else None
+            old.data = data if self._files is None or self._remember(old) else None
             self._index.touch(root)
+
+    def _remember(self, entry: Entry) -> bool:
+        """Whether the blob stays in memory too; those that do so longest make room for it."""
+        if entry.size > RECENT:
+            return False
+        self._recent.append(entry)
+        self._recent_size += entry.size
+        while self._recent_size > MOST_RECENT:
+            oldest = self._recent.popleft()
+            self._recent_size -= oldest.size
+            oldest.data = None
+        return True
 
     def _checked_tree(self, root: bytes, entry: Entry) -> MerkleTree:
         """The tree of a whole blob; of a file that was here before this process, by reading it all once."""
@@ -314,17 +338,17 @@ class BlobStore:
 
     def _read_chunk(self, root: bytes, entry: Entry, index: int) -> bytes:
         start, length = index * CHUNK_SIZE, chunk_length(entry.size, index)
-        return (
-            entry.data[start : start + length] if entry.data is not None else self._read(root, start, length)
-        )
+        data = entry.data
+        return data[start : start + length] if data is not None else self._read(root, start, length)
 
     def _read_chunks(
         self, root: bytes, entry: Entry, first: int, count: int, buffer: memoryview
     ) -> list[Pieces]:
-        if entry.data is None:
+        data = entry.data
+        if data is None:
             assert self._files is not None
             return read_chunks(self._files, root, first, count, buffer)
-        view = memoryview(entry.data)[first * CHUNK_SIZE : (first + count) * CHUNK_SIZE]
+        view = memoryview(data)[first * CHUNK_SIZE : (first + count) * CHUNK_SIZE]
         return [(each,) for each in split(view)]
 
     def _read(self, root: bytes, offset: int, length: int) -> bytes:

@@ -444,6 +444,45 @@ async def test_a_blob_that_does_not_fit_is_returned_or_refused(autojump_clock: M
         await blobs.fetch_into_store(EMPTY_ROOT, 0, [])
 
 
+async def test_a_small_blob_that_does_not_fit_is_fetched_once_and_returned_or_refused(
+    autojump_clock: MockClock,
+) -> None:
+    small = blob(1000)
+    held, fetched = memory(), memory()
+    root = held.put(small)
+    fetched.retain("a task", [fetched.put(blob(CAPACITY - 999))])
+    async with open_pair(held, fetched) as (blobs, _, theirs):
+        reads: list[bytes] = []
+        real = held.chunks_at
+        held.chunks_at = lambda *args: (reads.append(args[0]), real(*args))[1]  # type: ignore[method-assign]
+        assert await blobs.fetch(root, 1000, [theirs.peer_id]) == small
+        assert reads == [root]
+        with pytest.raises(StoreFull):
+            await blobs.fetch_into_store(root, 1000, [theirs.peer_id])
+        assert root not in fetched
+
+
+async def test_a_small_blob_costs_one_change_of_threads_and_none_to_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, changes = blob(1000), 0
+
+    async def count(*args: object, **options: object) -> object:
+        nonlocal changes
+        changes += 1
+        return await run_sync(*args, **options)  # type: ignore[arg-type]
+
+    run_sync = trio.to_thread.run_sync
+    held, fetched = (BlobStore(FolderFiles(tmp_path / name), CAPACITY) for name in ("held", "fetched"))
+    root = held.put(small)
+    async with open_pair(held, fetched) as (blobs, _, theirs):
+        monkeypatch.setattr(trio.to_thread, "run_sync", count)
+        assert await blobs.fetch(root, 1000, [theirs.peer_id]) == small
+        assert await blobs.fetch(root, 1000, []) == small
+        assert changes == 1
+    assert BlobStore(FolderFiles(tmp_path / "fetched"), CAPACITY).get(root) == small
+
+
 async def test_what_was_put_meanwhile_needs_no_fetch(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_pair(memory(), memory()) as (blobs, _, theirs):
         real = blobs.store.begin

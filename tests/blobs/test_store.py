@@ -447,3 +447,27 @@ def test_a_whole_blob_that_cannot_be_written_leaves_nothing(
         with pytest.raises(OSError, match="No space"):
             store.begin(blob_root(THREE), len(THREE))
     assert files(tmp_path) == []
+
+
+def test_what_was_written_last_and_is_small_need_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "RECENT", 100)
+    monkeypatch.setattr(store_module, "MOST_RECENT", 250)
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
+    small = [blob(100, seed) for seed in range(3)]
+    first, *last = [store.put(data) for data in small]
+    large = store.put(blob(101))
+    assert [store.in_memory(root) for root in last] == small[1:]
+    assert store.in_memory(first) is store.in_memory(large) is store.in_memory(bytes(32)) is None
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"damaged")
+    assert [store.get(root) for root in (first, *last, large)] == [None, *small[1:], None]
+    assert store.chunk(last[0], 100, 0) == chunk_of(small[1], 0)
+
+
+def test_what_is_in_memory_too_goes_with_its_file(tmp_path: Path) -> None:
+    store = BlobStore(FolderFiles(tmp_path), CAPACITY)
+    root = store.put(THREE[:100])
+    store.discard(root)
+    assert store.in_memory(root) is store.get(root) is None

@@ -229,3 +229,10 @@ def test_what_was_written_survives_every_crash_and_nothing_is_out_of_order(
 
 def test_the_null_trail_takes_everything() -> None:
     NullTrail().record("one", "vote", "round 1", "notarize", {})
+
+
+def test_a_trail_leaves_alone_what_others_are_about_to_write(tmp_path: Path) -> None:
+    unfinished = tmp_path / "checkpoint-00000001.partial"
+    unfinished.write_bytes(b"half")
+    written(FolderFiles(tmp_path), [record(1)])
+    assert unfinished.exists()

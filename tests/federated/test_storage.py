@@ -124,6 +124,26 @@ async def test_a_blob_that_cannot_be_removed_is_left(caplog: pytest.LogCaptureFi
     assert "cannot be removed" in caplog.text
 
 
+async def test_a_blob_that_cannot_be_removed_keeps_no_other(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(9)
+
+    def discard(root: bytes) -> None:
+        if root == blob_root(blob(1)):
+            raise OSError(30, "Read-only file system")
+        real(root)
+
+    real = place.store.discard
+    monkeypatch.setattr(place.store, "discard", discard)
+    await place.begin(1)
+    await place.shelf.keep(blob(2), needed=False)
+    for number in (3, 4):
+        await place.begin(number)
+    assert place.has(1, 3, 4)
+    assert caplog.text.count("cannot be removed") == 1
+
+
 async def test_what_shows_a_fraud_stays_for_as_many_rounds_as_others_may_ask_for_it(
     autojump_clock: MockClock,
 ) -> None:

@@ -125,6 +125,7 @@ class Node:
     machine: RoundMachine | None = None
     life: int = 0
     base: Model = INITIAL
+    waiting: list[Event] = field(default_factory=list)
     operations: int = 0  # journal writes, checkpoints and publications so far
     kill_after: int | None = None  # operations after which it dies
     trains: bool = True
@@ -181,6 +182,7 @@ class Network:
         self.recompute: Callable[[Node, Recompute], Recomputed] = self.compute_again
         self.lists: dict[bytes, bytes] = {}  # what was ever aggregated, by root
         self.blocked: Callable[[Node, bytes], bool] = lambda node, root: False
+        self.together = 0.0  # seconds for which events wait for others, to be told at once
         self.tamper: Callable[[Node, Node, Body], Body | None] = lambda sender, to, body: body
         self.nodes = [Node(peer, number) for number, peer in enumerate(self.manifest.peer_ids)]
         self.admission: Admission | None = None
@@ -245,6 +247,7 @@ class Network:
                 continue
             node.life += 1
             node.done = False
+            node.waiting = []
             node.machine = RoundMachine(
                 manifest=self.manifest,
                 peer=node.peer,
@@ -316,8 +319,19 @@ class Network:
     # what machines are told and ask for
 
     def tell(self, node: Node, life: int, event: Event) -> None:
-        if node.machine is not None and node.life == life:
+        if node.machine is None or node.life != life:
+            return
+        if not self.together:
             self._carry_out(node, node.machine.handle(event, self.now))
+            return
+        if not node.waiting:
+            self.at(self.now + self.together, partial(self._tell_all, node, life))
+        node.waiting.append(event)
+
+    def _tell_all(self, node: Node, life: int) -> None:
+        if node.machine is not None and node.life == life:
+            waiting, node.waiting = node.waiting, []
+            self._carry_out(node, node.machine.handle_all(waiting, self.now))
 
     def _tick(self, node: Node, life: int, when: float) -> None:
         if node.machine is not None and node.life == life and node.machine.next_deadline() == when:

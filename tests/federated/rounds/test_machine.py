@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,8 +25,10 @@ from federated.rounds.actions import (
     RoundFinished,
     StopTraining,
     TaskFinished,
+    TaskLeft,
     Train,
     WriteJournal,
+    merged,
 )
 from federated.rounds.answering import ANSWER_GAP
 from federated.rounds.archive import STEP
@@ -36,6 +39,7 @@ from federated.rounds.events import (
     AggregateFailed,
     Event,
     HistoryFetched,
+    LeaveWanted,
     MessageReceived,
     ModelAdopted,
     PeerConnected,
@@ -48,11 +52,13 @@ from federated.rounds.events import (
 )
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
+    NO_BLOCK,
     Body,
     Certificate,
     Choice,
     Commit,
     Hello,
+    Proof,
     Propose,
     Reveal,
     Vote,
@@ -98,6 +104,50 @@ def test_all_peers_finish_all_rounds_with_the_same_models(count: int) -> None:
     assert network.now < 3 * (TRAIN + PHASE)
     assert len(bodies(network, Certificate)) <= 2 * 3  # nobody was behind
     assert len(set(network.certified.values())) == 3
+
+
+@pytest.mark.parametrize("together", [0.0, 0.05])
+@pytest.mark.parametrize("count", [1, 4, 7, 13])
+def test_a_round_in_which_all_goes_well_has_no_message_too_many(count: int, together: float) -> None:
+    network = Network(count)
+    network.together = together
+    network.start()
+    network.finish(within=30.0)
+    repeated = dict.fromkeys((sender, body) for _, sender, body in network.sent)
+    sent = Counter(type(body) for _, body in repeated)
+    rounds = len(network.certified)
+    assert [sent[kind] for kind in (Commit, Reveal, Propose)] == [rounds * count, rounds * count, rounds]
+    assert sent[Vote] <= 2 * rounds * count  # who hears of a decision first need not vote for it
+    assert sent[Certificate] <= rounds * ((count - 1) // 3 + 1)  # by the first signer that each one sees
+    assert not sent[Proof]
+
+
+def test_entries_that_follow_one_another_are_written_at_once() -> None:
+    def vote(view: int) -> Vote:
+        return Vote(round=1, view=view, choice=Choice.NULLIFY, block=NO_BLOCK, signature=bytes(64))
+
+    first, second, third = (WriteJournal(entries=(vote(view),)) for view in (1, 2, 3))
+    said = Publish(body=vote(1))
+    both = WriteJournal(entries=(vote(1), vote(2)))
+    assert merged([first, second, said, third]) == [both, said, third]
+    assert merged([said, first, said, second, third]) == [
+        said,
+        first,
+        said,
+        WriteJournal(entries=(vote(2), vote(3))),
+    ]
+
+
+def test_events_that_come_with_the_end_of_the_task_are_taken_too() -> None:
+    network = Network(1, rounds=1)
+    [node] = network.nodes
+    machine = RoundMachine(
+        manifest=network.manifest, peer=node.peer, sign=partial(sign, node.peer), rng=Random(1), verify=verify
+    )
+    actions = machine.handle_all([Started(initial=INITIAL), LeaveWanted(), LeaveWanted()], 0.0)
+    assert actions.count(TaskLeft(round=0, ejected=False)) == 1
+    with pytest.raises(LocalProtocolError, match="comes once"):
+        machine.handle_all([Started(initial=INITIAL)], 0.0)
 
 
 def test_the_same_seed_gives_the_same_messages_at_the_same_times() -> None:
@@ -199,6 +249,7 @@ def test_no_two_peers_certify_different_models_and_all_finish_once_the_faults_en
 ) -> None:
     for seed in range(seeds):
         chaos = Chaos(count, seed, until=15.0)
+        chaos.network.together = 0.02 * (seed % 2)  # seconds
         chaos.network.start()
         try:
             chaos.network.run(chaos.is_over, limit=120.0)
