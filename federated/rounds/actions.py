@@ -291,7 +291,7 @@ Action = (
 
 
 def merged(actions: Iterable[Action]) -> list[Action]:
-    """The same, with journal entries that follow one another in one action: a disk takes its time for each."""
+    """The same, with journal entries that follow one another in one action: each takes a disk its time."""
     found: list[Action] = []
     for action in actions:
         if isinstance(action, WriteJournal) and found and isinstance(found[-1], WriteJournal):
