@@ -1,9 +1,9 @@
 """One training task on a host: tells the round machine what happens, carries out what it asks for.
 
-    gossip ──→ Gate ──→ MessageReceived ─┐                 ┌─→ journal, checkpoint: awaited, in their order
-    host ────→ PeerConnected, PeerLost ──┼→ RoundMachine ──┼─→ publish, report
-    work ────→ Trained, Fetched, …  ─────┘    ↑ timer      └─→ train, fetch, validate, aggregate, adopt:
-                                                               tasks, whose results come back as events
+    Link ──→ MessageReceived, … ─┐                 ┌─→ journal, checkpoint: awaited, in their order
+    work ──→ Trained, Fetched, … ┴→ RoundMachine ──┼─→ publish, report
+                                      ↑ timer      └─→ train, fetch, validate, aggregate, adopt:
+                                                       tasks, whose results come back as events
 
 One task owns the machine and carries out its actions one after the other, so nothing is published
 before the journal entry in front of it is on the disk. While the disk fails it stands still there:
@@ -27,9 +27,8 @@ import trio
 from federated.capability import Meter, benchmark
 from federated.compute import Compute, ThreadCompute, machine_size
 from federated.errors import CodecError, StorageError
-from federated.feed import Feed
 from federated.guard import Worsened
-from federated.history import serve_history
+from federated.link import Exchange, Link, OverlayLink
 from federated.manifest import MAX_UPDATE, TaskManifest
 from federated.plugin import PeerContext
 from federated.privacy import Budget
@@ -70,7 +69,7 @@ from federated.rounds.actions import (
 )
 from federated.rounds.admission import Admissions
 from federated.rounds.audits import outcome
-from federated.rounds.committee import Membership
+from federated.rounds.committee import Membership, Verify, verify_signature
 from federated.rounds.events import (
     Event,
     FetchFailed,
@@ -79,17 +78,14 @@ from federated.rounds.events import (
     Started,
     Verdict,
 )
-from federated.rounds.gate import Gate
 from federated.rounds.machine import RoundMachine
-from federated.rounds.messages import LIFETIME, Body, Certificate, Message
+from federated.rounds.messages import Certificate
 from federated.rounds.recent import Decided
-from federated.rounds.strangers import Strangers
-from federated.rounds.wire import encode
 from federated.state import Restored, TaskState
 from federated.storage import Disk, Shelf
 from federated.sums.driver import SumWork
 from federated.work import RoundWork, Work
-from federated.workbench import Workbench, prepare
+from federated.workbench import Prepare, Workbench, prepare
 from p2p.blobs import Blobs
 from p2p.errors import InvalidInput
 from p2p.files import Files, FolderFiles
@@ -97,7 +93,6 @@ from p2p.gossipsub import Pubsub
 from p2p.host import Host
 from p2p.scope import open_scope
 
-EVENT_QUEUE = 1024  # events that wait for the machine: a few rounds' messages of 64 members, 4 KiB each
 CLOSE_GRACE = 1.0  # seconds to finish the write that is under way
 
 logger = logging.getLogger(__name__)
@@ -114,34 +109,33 @@ class Task:
     def __init__(
         self,
         *,
-        host: Host,
-        pubsub: Pubsub,
-        blobs: Blobs,
+        link: Link,
+        blobs: Exchange,
         manifest: TaskManifest,
         bench: Workbench,
         state: TaskState,
         compute: Callable[[], Compute],
         report: Callable[[Report], None],
         rng: random.Random,
-        wall_clock: Callable[[], float],
+        verify: Verify,
         nursery: trio.Nursery,
     ) -> None:
-        self._host = host
-        self._pubsub = pubsub
+        self._link = link
+        self._inbox = link.inbox
         self._manifest = manifest
         self._bench = bench
         self._state = state
         self._report = report
-        self._wall_clock = wall_clock
+        self._verify = verify
         self._nursery = nursery
         self._compute, self._trainer = compute(), compute()
         self._blobs = blobs
         self._disk = Disk(compute=self._compute, tell=self._tell_of_disk)
         budget = None if manifest.privacy is None else Budget(manifest.privacy, state.ledger)
-        self._shelf = Shelf(store=blobs.store, disk=self._disk, owner=manifest.task_id.hex())
+        self._shelf = Shelf(store=blobs.store, disk=self._disk, owner=f"{manifest.task_id.hex()} {link.peer}")
         open_work: Callable[..., RoundWork] = RoundWork
         if manifest.sums is not None:
-            open_work = partial(SumWork, manifest=manifest, pair=host.key, decided=self._decided)
+            open_work = partial(SumWork, manifest=manifest, pair=link.key, decided=self._decided)
         self._work = open_work(
             bench=bench,
             blobs=blobs,
@@ -151,6 +145,7 @@ class Task:
             disk=self._disk,
             snapshots=state.snapshots,
             complain=self._complain,
+            tell_spent=self._tell_spent,
             budget=budget,
             entropy=rng.randbytes,
             assessor=compute() if manifest.policy.quality_every else None,
@@ -159,18 +154,9 @@ class Task:
         self._budget = budget
         self._recomputing = Recomputing(bench=bench, blobs=blobs, compute=self._compute, shelf=self._shelf)
         self._rng = rng
-        self._gate = Gate(
-            task=manifest.task_id,
-            members=manifest.peer_ids,
-            wall_clock=wall_clock,
-            strangers=Strangers(Admissions(manifest)) if manifest.is_open else None,
-        )
-        self._send_event, self._events = trio.open_memory_channel[Event](EVENT_QUEUE)
-        self._feed = Feed(host=host, task=manifest.task_id, send=self._send_event.send)
         self.machine: RoundMachine | None = None  # once it is restored; to be looked at
         self._finished = trio.Event()
         self._left = trio.Event()
-        self._seq = int(wall_clock() * 1e6)  # above all that an earlier process used
         self._scopes: list[trio.CancelScope] = []  # of this round's work
         self._training = self._adopting = trio.CancelScope()
 
@@ -184,7 +170,7 @@ class Task:
 
     async def leave(self) -> None:
         """Says that this peer leaves, and returns once the other members certified it."""
-        await self._send_event.send(LeaveWanted())
+        await self._inbox.put(LeaveWanted())
         await self._left.wait()
 
     async def wait_left(self) -> None:
@@ -193,22 +179,22 @@ class Task:
 
     async def _run(self) -> None:
         """Listens, restores what an earlier process left, and goes through the rounds."""
-        topic, manifest = topic_of(self._manifest), self._manifest
-        self._pubsub.add_validator(topic, self._gate.judge)
-        with self._pubsub.subscribe(topic) as subscription:
+        with self._link.listen():
             machine, started = await self._start()
             self._report(
-                task_report(manifest, "joined")
+                task_report(self._manifest, "joined")
                 | profile_report(self._bench.profile)
                 | privacy_report(self._budget)
             )
-            self._nursery.start_soon(self._feed.follow_topic, subscription)
-            self._nursery.start_soon(self._feed.follow_host)
-            with serve_history(self._host, manifest.task_id, self._read_history):
+            with self._link.follow(self._nursery, self._read_history):
                 await self._perform(machine.handle(started, trio.current_time()))
                 await self._measure()
                 while True:
                     await self._perform(await self._next_actions(machine))
+                    while events := self._inbox.take():
+                        now = trio.current_time()
+                        for event in events:
+                            await self._perform(machine.handle(event, now))
 
     async def _start(self) -> tuple[RoundMachine, Started]:
         """The machine and its first event: everything in it is at hand, here and for others."""
@@ -230,12 +216,13 @@ class Task:
         """The machine of a member. Raises `InvalidInput` when this peer is none any more."""
         manifest = self._manifest
         membership = restored.membership(Membership(manifest.task_id, manifest.peer_ids))
-        self._gate.turn(membership)
+        self._link.turn(membership)
         return RoundMachine(
             manifest=manifest,
-            peer=self._host.peer_id,
-            sign=self._host.key.sign,
+            peer=self._link.peer,
+            sign=self._link.key.sign,
             rng=self._rng,
+            verify=self._verify,
             membership=membership,
             admission=Admissions(manifest) if manifest.is_open else None,
         )
@@ -256,7 +243,7 @@ class Task:
         event: Event | None = None
         deadline = machine.next_deadline()
         with trio.move_on_at(math.inf if deadline is None else deadline):
-            event = await self._events.receive()
+            event = await self._inbox.receive()
         now = trio.current_time()
         return machine.handle_timer(now) if event is None else machine.handle(event, now)
 
@@ -272,13 +259,15 @@ class Task:
                     model = self._work.model(certificate.block.model.digest)
                     await self._disk.run(partial(self._state.checkpoint, certificate, chain, model))
                 case Publish(body=body):
-                    self._publish(body)
+                    self._link.publish(body)
+                case Fetch() | Validate() | Aggregate() | Adopt() if self._link.at_once:
+                    await self._inbox.put(await self._result(action))
                 case Train() | Fetch() | Validate() | Aggregate() | Adopt():
                     self._begin(action)
                 case Recompute():
                     self._nursery.start_soon(self._recompute, action)
                 case FetchHistory():
-                    self._nursery.start_soon(self._feed.fetch_history, action)
+                    self._nursery.start_soon(self._link.fetch_history, action)
                 case StopTraining():
                     self._training.cancel()
                 case RoundFinished():
@@ -287,12 +276,6 @@ class Task:
                     self._tell(action)
             for report in reports_of(self._manifest, action):
                 self._report(report)
-
-    def _publish(self, body: Body) -> None:
-        self._seq += 1
-        expiry = int(self._wall_clock() + LIFETIME)
-        message = Message(task=self._manifest.task_id, seq=self._seq, expiry=expiry, body=body)
-        self._pubsub.publish(topic_of(self._manifest), encode(message))
 
     def _begin(self, action: Work) -> None:
         """Starts work of this round; its result comes back as an event."""
@@ -310,7 +293,7 @@ class Task:
     async def _do(self, action: Work, scope: trio.CancelScope) -> None:
         with scope:
             await trio.lowlevel.checkpoint_if_cancelled()  # its round may be over before it begins
-            await self._send_event.send(await self._result(action))
+            await self._inbox.put(await self._result(action))
         await self._measure()
 
     async def _open_meter(self) -> None:
@@ -335,10 +318,10 @@ class Task:
             meter.sent(self._blobs.bytes_sent)
             found = meter.news()
             if found is not None:
-                await self._send_event.send(Measured(capability=found))
+                await self._inbox.put(Measured(capability=found))
 
     async def _result(self, action: Work) -> Event:
-        if not isinstance(action, Fetch):
+        if self._link.at_once or not isinstance(action, Fetch):
             return await self._work.perform(action)
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             return await self._work.perform(action)
@@ -349,7 +332,7 @@ class Task:
         found = outcome(action, Verdict.UNAVAILABLE)
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             found = await self._recomputing.perform(action)
-        await self._send_event.send(found)
+        await self._inbox.put(found)
 
     async def _read_history(self, task: bytes, first: int, count: int) -> Sequence[bytes]:
         """What others fetch."""
@@ -365,7 +348,7 @@ class Task:
         with trio.move_on_after(self._manifest.policy.phase_deadline_s):
             measured = dict(await self._work.evaluate())
         self._report(
-            round_report(self._manifest, action, measured, self._host.bytes_sent)
+            round_report(self._manifest, action, measured, self._link.bytes_sent)
             | training_report(self._work.training)
             | sums_report(self._work.step(action))
             | privacy_report(self._budget)
@@ -390,7 +373,7 @@ class Task:
                 self._report(task_report(self._manifest, "left", "ejected" if ejected else None))
                 self._left.set()
             case MembershipChanged(membership=membership):
-                self._gate.turn(membership)
+                self._link.turn(membership)
             case DutyChanged(relieved=True):
                 self._nursery.start_soon(self._benchmark)
             case DigestMismatch(round=number, peer=peer, ours=ours, theirs=theirs):
@@ -407,6 +390,10 @@ class Task:
     def _object(self, number: int, reason: Worsened) -> None:
         """Says that this peer does not vote for the round's model."""
         self._report(objection_report(self._manifest, number, reason.before, reason.after))
+
+    def _tell_spent(self, line: str) -> None:
+        """Says that this peer may train no more."""
+        self._report(task_report(self._manifest, "joined", line) | privacy_report(self._budget))
 
     def _tell_of_disk(self, failure: str | None) -> None:
         """Says that the disk fails, or that it does no more."""
@@ -445,24 +432,57 @@ async def open_task(
     time. Raises `PluginError` and `DataError` when the task cannot run here, `InvalidInput` when this peer
     is not a member, `StorageError` when that cannot be read.
     """
+    link = OverlayLink(host, pubsub, manifest, topic_of(manifest), wall_clock)
+    task = open_task_on(
+        link,
+        blobs,
+        manifest,
+        registry,
+        data_dir,
+        report,
+        files=files,
+        compute=compute,
+        rng=rng,
+        admitted=admitted,
+    )
+    async with task as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_task_on(
+    link: Link,
+    blobs: Exchange,
+    manifest: TaskManifest,
+    registry: Registry,
+    data_dir: Path | None,
+    report: Callable[[Report], None],
+    *,
+    files: Files | None = None,
+    compute: Callable[[], Compute] = ThreadCompute,
+    rng: random.Random | None = None,
+    verify: Verify = verify_signature,
+    prepare: Prepare = prepare,
+    admitted: Sequence[Certificate] = (),
+) -> AsyncIterator[Task]:
+    """As `open_task`, on any network; `verify` checks votes, `prepare` makes the workbench."""
     if files is None and data_dir is not None:
         files = FolderFiles(data_dir)
     folder = None if files is None else files.sub("tasks").sub(manifest.task_id.hex())
     members = Membership(manifest.task_id, manifest.peer_ids)
-    if members.number(host.peer_id) is None:
+    if members.number(link.peer) is None:
         known = TaskState(folder, manifest.task_id, MAX_UPDATE, admitted)
         members = (await compute().run(lambda _: known.peek())).membership(members)
-    index = members.number(host.peer_id)
+    index = members.number(link.peer)
     if index is None:
-        raise InvalidInput(f"{host.peer_id} is not a member of the task {manifest.name}")
+        raise InvalidInput(f"{link.peer} is not a member of the task {manifest.name}")
     plugins = registry.load(manifest)
-    context = PeerContext(peer=host.peer_id, members=members.members, index=index, data_dir=data_dir)
+    context = PeerContext(peer=link.peer, members=members.members, index=index, data_dir=data_dir)
     bench = await compute().run(lambda _: prepare(manifest, plugins, context))
     state = TaskState(folder, manifest.task_id, len(bench.initial), admitted)
     async with open_scope() as nursery:
         task = Task(
-            host=host,
-            pubsub=pubsub,
+            link=link,
             blobs=blobs,
             manifest=manifest,
             bench=bench,
@@ -470,7 +490,7 @@ async def open_task(
             compute=compute,
             report=report,
             rng=rng or random.SystemRandom(),
-            wall_clock=wall_clock,
+            verify=verify,
             nursery=nursery,
         )
         nursery.start_soon(task._run)

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from federated.compute import Compute
+    from federated.link import Exchange
     from federated.parameters import Parameters
     from federated.plugin import ModelUpdate
     from federated.rounds.actions import Recompute
     from federated.rounds.events import Input, Inputs, Recomputed
     from federated.storage import Shelf
-    from p2p.blobs import Blobs
     from p2p.peer_id import PeerId
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def model_of(data: bytes) -> Model:
 class Recomputing:
     """Computes blocks again, with the plugins of `bench`; `shelf` has what shows a fraud."""
 
-    def __init__(self, *, bench: Workbench, blobs: Blobs, compute: Compute, shelf: Shelf) -> None:
+    def __init__(self, *, bench: Workbench, blobs: Exchange, compute: Compute, shelf: Shelf) -> None:
         self._bench = bench
         self._blobs = blobs
         self._compute = compute

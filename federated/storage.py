@@ -26,7 +26,7 @@ from p2p.blobs.errors import StoreFull
 
 if TYPE_CHECKING:
     from federated.compute import Compute
-    from p2p.blobs import BlobStore
+    from federated.link import Store
 
 STORAGE_RETRY = 1.0  # seconds between two attempts on a disk that fails
 
@@ -83,7 +83,7 @@ class Disk:
 class Shelf:
     """The blobs in `store` of the round in progress, which are kept for `owner`."""
 
-    def __init__(self, *, store: BlobStore, disk: Disk, owner: str) -> None:
+    def __init__(self, *, store: Store, disk: Disk, owner: str) -> None:
         self._store = store
         self._disk = disk
         self._owner = owner

@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from federated.capability import Meter
     from federated.compute import Compute
     from federated.learner import LocalUpdate
+    from federated.link import Exchange
     from federated.privacy import Budget
     from federated.snapshots import Snapshots
     from federated.storage import Disk, Shelf
-    from p2p.blobs import Blobs
 
 BROKEN = "validator"  # the rule that an update breaks when it makes the validator fail
 
@@ -61,7 +61,8 @@ class RoundWork:
     """Does the work of one round after the other.
 
     `shelf` has the blobs of the round, `snapshots` what the trainer kept; `disk` waits for a disk that
-    fails. `complain` is told in one line what a plugin failed at. `budget` is what a private task may give
+    fails. `complain` is told in one line what a plugin failed at, `tell_spent` that there is nothing left of
+    the budget. `budget` is what a private task may give
     away, `entropy` makes bytes that nobody knows. The trainer has a `Compute` of its own: one that does not
     stop when it should holds up neither checks nor aggregates. So has the `assessor` of contributions, where
     they are assessed. `object_to` is told of a round's model that is too bad for this member.
@@ -71,13 +72,14 @@ class RoundWork:
         self,
         *,
         bench: Workbench,
-        blobs: Blobs,
+        blobs: Exchange,
         trainer: Compute,
         compute: Compute,
         shelf: Shelf,
         disk: Disk,
         snapshots: Snapshots,
         complain: Callable[[str], None],
+        tell_spent: Callable[[str], None] | None = None,
         budget: Budget | None = None,
         entropy: Callable[[int], bytes] | None = None,
         assessor: Compute | None = None,
@@ -91,6 +93,7 @@ class RoundWork:
         self._disk = disk
         self._snapshots = snapshots
         self._complain = complain
+        self._tell_spent = tell_spent or complain
         self._budget = budget
         self._entropy = entropy
         self._spent = False  # that the budget is spent was told
@@ -216,7 +219,7 @@ class RoundWork:
     def _tell_of_budget(self, budget: Budget) -> None:
         if not self._spent:
             self._spent = True
-            self._complain(
+            self._tell_spent(
                 f"the privacy budget is spent: {budget.ledger.count} updates come to an epsilon of "
                 f"{budget.epsilon:.3g}, one more would be over {budget.policy.epsilon:g}; "
                 "this peer trains no more in this task"

@@ -191,13 +191,22 @@ class Workbench:
         return nullcontext() if compressor is None else blamed("compressor", compressor.name)
 
 
+Prepare = Callable[[TaskManifest, TaskPlugins, PeerContext], Workbench]
+"""What `prepare` is."""
+
+
 def prepare(manifest: TaskManifest, plugins: TaskPlugins, context: PeerContext) -> Workbench:
     """Loads the peer's data and makes the first model, in this process. Raises `DataError`, `PluginError`."""
     return assemble(manifest, plugins, learn_here(manifest, plugins, context))
 
 
-def assemble(manifest: TaskManifest, plugins: JudgingPlugins, learner: Learner) -> Workbench:
-    """The workbench on a learner that is ready. Raises `PluginError`."""
+def assemble(
+    manifest: TaskManifest,
+    plugins: JudgingPlugins,
+    learner: Learner,
+    make: Callable[[TaskManifest, JudgingPlugins, Learner, Parameters], Workbench] = Workbench,
+) -> Workbench:
+    """The workbench on a learner that is ready, as `make` makes it. Raises `PluginError`."""
     initial = learner.initial
     with blamed("aggregator", manifest.aggregator.name):
         if isinstance(plugins.aggregator, StatefulAggregator):
@@ -211,11 +220,13 @@ def assemble(manifest: TaskManifest, plugins: JudgingPlugins, learner: Learner) 
     with blamed("validator", manifest.validator.name):
         if isinstance(plugins.validator, ModelValidator):
             plugins.validator.init(_copy(initial))
-    return Workbench(manifest, plugins, learner, initial)
+    return make(manifest, plugins, learner, initial)
 
 
 def as_claimed(update: ModelUpdate, item: Input) -> ModelUpdate:
     """The same delta as `item` says it: it may have been checked for another member that has it too."""
+    if (update.peer, update.examples, update.staleness) == (item.peer, item.examples, item.staleness):
+        return update
     return replace(update, peer=item.peer, examples=item.examples, staleness=item.staleness)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,9 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from federated.cli.settings import add_options, add_tell, manifest_of
+from federated.cli.settings import add_options, add_tell, given, manifest_of
 from federated.listeners import load_listeners, open_listeners
-from federated.local import local_keys, run_local
+from federated.local import Tell, local_keys, run_local
 from federated.manifest import MAX_ROUNDS, MAX_SEED
 from federated.reports import Report
 from p2p.arguments import Parser, number
@@ -23,6 +25,8 @@ from p2p.peer_id import PeerId
 from p2p.scope import open_scope_until_signal
 
 MAX_PEERS = 128  # of a run in one process
+ALL_VOTE = 16  # members; of more, a committee is drawn for each round
+COMMITTEE = 4  # voters: the fewest of which one may lie, and here all belong to one person
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXAMPLES = """\
 examples:
@@ -92,7 +96,19 @@ class Rounds:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`atcp run`: 0 when all rounds are certified, with one model at all peers; 1 otherwise."""
+    """`atcp run`: 0 when all rounds are certified, with one model at all peers; 1 otherwise.
+
+    Where a privacy budget ends the run, it is all rounds up to then.
+    """
+    rounds, begun = Rounds(arguments.peers, arguments.json), time.monotonic()
+    is_spent = train(arguments, rounds.tell)
+    if is_spent is None:
+        return INTERRUPTED
+    return _conclude(arguments, rounds.found, time.monotonic() - begun, is_spent=is_spent)
+
+
+def train(arguments: argparse.Namespace, tell: Tell) -> bool | None:
+    """Trains the task; `tell` hears all reports. Whether its privacy budget is spent; None after a signal."""
     keys = local_keys(arguments.peers, arguments.seed)
     manifest = manifest_of(
         arguments,
@@ -101,32 +117,34 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         rounds=arguments.rounds,
         members=[str(PeerId.from_public_key(key.public)) for key in keys],
+        **given(committee=COMMITTEE if arguments.peers > ALL_VOTE else None),
     )
     listeners = load_listeners(arguments.tell)
-    rounds = Rounds(arguments.peers, arguments.json)
 
-    async def until_signal() -> float | None:
-        start = trio.current_time()
+    async def until_signal() -> bool | None:
         async with open_scope_until_signal(), open_listeners(listeners) as hear:
 
-            def tell(peer: PeerId, report: Report) -> None:
+            def tell_all(peer: PeerId, report: Report) -> None:
                 hear(str(peer), report)
-                rounds.tell(peer, report)
+                tell(peer, report)
 
-            await run_local(manifest, keys, tell)
-            return trio.current_time() - start
+            return await run_local(manifest, keys, tell_all)
         return None
 
-    seconds = trio.run(until_signal)
-    if seconds is None:
-        return INTERRUPTED
-    return _conclude(arguments, rounds.found, seconds)
+    gc.freeze()  # what is loaded by now stays: to look through it for garbage again and again takes long
+    try:
+        return trio.run(until_signal)
+    finally:
+        gc.unfreeze()
 
 
-def _conclude(arguments: argparse.Namespace, rounds: list[dict[str, Any]], seconds: float) -> int:
+def _conclude(
+    arguments: argparse.Namespace, rounds: list[dict[str, Any]], seconds: float, *, is_spent: bool
+) -> int:
     """Shows the result; the exit status."""
     learned = [row for row in rounds if not row["skipped"]]
-    complete = len(learned) == arguments.rounds and all(row["agree"] for row in rounds)
+    through = len(learned) == arguments.rounds or (is_spent and bool(learned))
+    complete = through and all(row["agree"] for row in rounds)
     last = rounds[-1] if rounds else {"accuracy": None, "loss": None}
     if arguments.json:
         result = {"event": "result", "peers": arguments.peers, "rounds": len(learned), "seconds": seconds}
@@ -134,7 +152,8 @@ def _conclude(arguments: argparse.Namespace, rounds: list[dict[str, Any]], secon
         print(json.dumps({**result, **figures, "history": rounds}))
     else:
         Console().print(_table(rounds))
-        print(f"{len(learned)} of {arguments.rounds} rounds trained and certified, {seconds:.1f} s")
+        spent = "; the privacy budget is spent" if is_spent else ""
+        print(f"{len(learned)} of {arguments.rounds} rounds trained and certified, {seconds:.1f} s{spent}")
     return 0 if complete else 1
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trio
 
-from federated import local, trial
+from federated import trial
 from federated.errors import PluginError
-from federated.local import local_keys, run_local
+from federated.local import driver, local_keys, run_local
 from federated.manifest import PluginRef
 from federated.plugin import Dataset, PeerContext, TaskPlugin, TrainContext, TrainResult
 from federated.registry import GROUP, Registry
@@ -58,7 +58,7 @@ def registry() -> Registry:
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "Registry", registry)
-    monkeypatch.setattr(local, "Registry", registry)
+    monkeypatch.setattr(driver, "Registry", registry)
 
 
 def test_a_task_is_both_preprocessor_and_trainer_and_nothing_else() -> None:
