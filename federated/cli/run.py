@@ -35,8 +35,9 @@ examples:
   atcp run --trainer torch-mlp --set trainer.hidden=[32] --set aggregator.max_weight=1
   atcp run wine --json | tail -n 1          the result for a program
 
-The peers are those of every network, but all in this process, and nothing is kept. atcp demo does the
-same with processes, python -m sim run with hundreds of peers, faults and attacks.
+The members are those of every task, but all in this process, without a network, and nothing is kept. Of
+more than 16 a committee of 4 is drawn for each round. atcp demo does the same with processes, python -m sim
+run with hundreds of peers, faults and attacks.
 """
 
 

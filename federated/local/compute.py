@@ -115,20 +115,24 @@ class Lane:
             while not self._jobs:
                 await self._idle.park()
             await trio.lowlevel.checkpoint()  # whoever is about to ask joins
-            batch, done = self._take(), list[_Job]()
+            batch, done = self._take(), deque[_Job]()
             if not batch:
                 continue
             self._busy += 1
             with trio.move_on_after(PATIENCE) as patience:
                 await trio.to_thread.run_sync(_make, batch, done, abandon_on_cancel=True, limiter=limiter)
+            self._tell(done)
             if patience.cancelled_caught:
                 self._take_back(batch)
                 async with limiter:  # which the thread gives back at its end
-                    pass
+                    self._tell(done)
             self._busy -= 1
-            for job in done:
-                self._took[job.kind] = job.took
-                job.done.set()
+
+    def _tell(self, done: deque[_Job]) -> None:
+        """Lets those go on whose jobs are done."""
+        while (job := _next(done)) is not None:
+            self._took[job.kind] = job.took
+            job.done.set()
 
     def _take_back(self, batch: deque[_Job]) -> None:
         """One job takes long, or has no end: those behind it go to the other threads."""
@@ -181,7 +185,7 @@ def _never() -> bool:
     return False
 
 
-def _make(jobs: deque[_Job], done: list[_Job]) -> None:
+def _make(jobs: deque[_Job], done: deque[_Job]) -> None:
     """Moves the jobs from the one to the other."""
     while (job := _next(jobs)) is not None:
         job.make()

@@ -30,12 +30,12 @@ from p2p.blobs.errors import BlobUnavailable
 
 if TYPE_CHECKING:
     from federated.compute import Compute
+    from federated.link import Exchange
     from federated.manifest import TaskManifest
     from federated.rounds.events import Input
     from federated.rounds.recent import Decided
     from federated.storage import Shelf
     from federated.sums.grid import Grid
-    from p2p.blobs import Blobs
     from p2p.peer_id import PeerId
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class StepSoFar:
         me: PeerId,
         grid: Grid,
         decided: Callable[[int], Decided | None],
-        blobs: Blobs,
+        blobs: Exchange,
         compute: Compute,
         shelf: Shelf,
     ) -> None:

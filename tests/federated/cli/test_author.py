@@ -172,6 +172,29 @@ def test_a_round_that_is_skipped_is_a_failure(capsys: pytest.CaptureFixture[str]
     assert "0 of 1 rounds" in capsys.readouterr().out
 
 
+SMALL = ["--set", "trainer.epochs=1", "--set", "trainer.hidden=[8]"]
+
+
+def test_a_budget_that_is_spent_ends_a_run_well(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"clip": "4.0", "noise": "4.0", "delta": "0.00001", "epsilon": "4.5"}  # three updates
+    private = [text for name, value in settings.items() for text in ("--set", f"privacy.{name}={value}")]
+    assert main(["run", "--peers", "2", "--rounds", "5", *SMALL, *private]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("3 of 5 rounds trained and certified")
+    assert told.endswith("; the privacy budget is spent")
+    assert main(["run", "--peers", "2", "--rounds", "3", *SMALL, *private, "--json"]) == 0
+    assert said(capsys)["rounds"] == 3
+
+
+def test_for_many_members_a_committee_certifies(capsys: pytest.CaptureFixture[str]) -> None:
+    for peers, votes in ((16, range(11, 17)), (17, range(3, 5))):
+        assert main(["run", "--peers", str(peers), "--rounds", "1", *SMALL, "--json"]) == 0
+        reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        certificates = [report for report in reports if report["event"] == "certificate"]
+        assert len(certificates) == peers
+        assert all(report["votes"] in votes for report in certificates)
+
+
 def test_ctrl_c_ends_a_run_without_a_traceback() -> None:
     command = [sys.executable, "-m", "federated.cli", "run", "--peers", "2", "--rounds", "10000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
