@@ -192,9 +192,7 @@ class Task:
                 while True:
                     await self._perform(await self._next_actions(machine))
                     while events := self._inbox.take():
-                        now = trio.current_time()
-                        for event in events:
-                            await self._perform(machine.handle(event, now))
+                        await self._perform(machine.handle_all(events, trio.current_time()))
 
     async def _start(self) -> tuple[RoundMachine, Started]:
         """The machine and its first event: everything in it is at hand, here and for others."""
