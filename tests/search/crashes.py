@@ -74,7 +74,8 @@ class CrashLab(Lab):
 
     def __init__(self, manifest: TaskManifest, deaths: Sequence[int], seed: int = 0) -> None:
         super().__init__(manifest)
-        self.disks = {number: SimDisk(random.Random(seed)) for number in MEMBERS}
+        self.everybody = tuple(range(1, len(manifest.members) + 1))
+        self.disks = {number: SimDisk(random.Random(seed)) for number in self.everybody}
         self.moments: list[str] = []  # of the life in progress
         self.died: list[str] = []
         self.death = trio.Event()
@@ -129,10 +130,15 @@ async def _listen(lab: Lab, member: Member, ledger: Ledger) -> None:
 
 
 async def crash_at(deaths: Sequence[int], seed: int = 0, rounds: int = 2, grace: float = 0.0) -> CrashLab:
-    """Runs the task with a victim that dies at these moments of its lives; others wait `grace` seconds."""
+    """Runs a task with a victim that dies at these moments of its lives; others wait `grace` seconds."""
     policy = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0, grace_s=grace)
     trainer = PluginRef(name="glides")
     manifest = tiny_manifest(len(MEMBERS), rounds=rounds, trainer=trainer, policy=policy)
+    return await crash_in(manifest, deaths, seed)
+
+
+async def crash_in(manifest: TaskManifest, deaths: Sequence[int], seed: int = 0) -> CrashLab:
+    """Runs this task of `tests.federated.lab` with a victim that dies at these moments of its lives."""
     lab, ledger = CrashLab(manifest, deaths, seed), Ledger()
     async with open_lab(lab) as nursery:
 
@@ -140,7 +146,7 @@ async def crash_at(deaths: Sequence[int], seed: int = 0, rounds: int = 2, grace:
             await lab.run(LISTENER, idle=True, task_status=task_status)
 
         nursery.start_soon(_listen, lab, await nursery.start(idle), ledger)
-        for number in MEMBERS:
+        for number in lab.everybody:
             await nursery.start(lab.run, number)
         for _ in deaths:
             with trio.move_on_after(60.0):  # a life may be over before the moment comes
@@ -148,9 +154,9 @@ async def crash_at(deaths: Sequence[int], seed: int = 0, rounds: int = 2, grace:
             await lab.members[VICTIM].crash()
             await trio.sleep(DOWN)
             await nursery.start(lab.run, VICTIM)
-        await lab.until_finished(*MEMBERS)
+        await lab.until_finished(*lab.everybody)
     digests = lab.digests()
-    if any(len(found) != 1 for found in digests.values()) or len(digests) != rounds:
+    if any(len(found) != 1 for found in digests.values()) or len(digests) != manifest.rounds:
         raise Contradiction(f"models by round: {digests}")
     if not ledger.votes:
         raise Contradiction("nobody voted")

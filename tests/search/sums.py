@@ -1,0 +1,99 @@
+"""kill -9 at every moment of a step of secure sums: `python -m tests.search.sums`.
+
+As `tests.search.crashes`, with five members of which one may be bad: the first one, which holds shares, dies
+before its n-th change of a file or message, for each n that there is, and is started again. Whatever it
+opens, said or not, it may open nothing else in the same round; and the step must come to the mean of what was
+dealt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+import trio
+from trio.testing import MockClock
+
+from federated.manifest import RoundPolicy, SecureSums
+from federated.sums import driver
+from federated.sums.documents import Opening
+from p2p.peer_id import PeerId
+from tests.federated.lab import tiny_manifest
+from tests.search.crashes import Contradiction, CrashLab, crash_in
+
+SUMS = SecureSums(range=8.0, holders=5)
+POLICY = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0)
+NEAR = 1e-6  # between the mean that was found and the one that should be
+
+said: dict[tuple[int, PeerId], bytes] = {}
+
+
+def note(number: int, author: PeerId, opening: Opening) -> bytes:
+    """Encodes an opening. Raises `Contradiction` for another one than its author made before."""
+    data = REAL(number, author, opening)
+    if said.setdefault((number, author), data) != data:
+        raise Contradiction(f"{author} opens two sums in round {number}")
+    return data
+
+
+REAL = driver.encode_opening
+
+
+def run_step(deaths: Sequence[int], seed: int = 0) -> CrashLab:
+    """One step on virtual time, in which the victim dies at these moments of its lives."""
+    said.clear()
+    driver.encode_opening = note
+    manifest = tiny_manifest(5, rounds=3, sums=SUMS, policy=POLICY)
+    try:
+        lab = trio.run(crash_in, manifest, deaths, seed, clock=MockClock(autojump_threshold=0))
+    finally:
+        driver.encode_opening = REAL
+    report = lab.rounds(2)[3]
+    if report["sums"]["result"] != "opened":
+        raise Contradiction(f"nothing is opened: {report['sums']}")
+    expected = [abs(loss_without(index)) for index in range(5)]
+    if report["sums"]["summed"] == 5:
+        expected = [abs(loss_without(None))]
+    if min(abs(report["loss"] - loss) for loss in expected) > NEAR:
+        raise Contradiction(f"a loss of {report['loss']} is that of no mean")
+    return lab
+
+
+def loss_without(index: int | None) -> float:
+    """How far from the mean of the points 0 to 4 the model is, when the member with that one is missing."""
+    goals = [goal for goal in range(5) if goal != index]
+    return 3 + (sum(goals) / len(goals) - 3) / 2 - 2
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The program; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.search.sums", description=__doc__)
+    parser.add_argument("--only", type=int, nargs="*", help="die at these moments, one life after the other")
+    parser.add_argument("--twice", action="store_true", help="die again early in the second life")
+    parser.add_argument("--step", type=int, default=1, help="each n-th moment only")
+    options = parser.parse_args(words)
+    if options.only:
+        print(run_step(options.only).died)
+        return 0
+    started = time.perf_counter()
+    moments = list(range(0, len(run_step(()).moments), options.step))
+    failed = 0
+    for moment in moments:
+        deaths = [moment, moment % 23] if options.twice else [moment]
+        try:
+            run_step(deaths, seed=moment)
+        except* (AssertionError, trio.TooSlowError) as group:
+            failed += 1
+            again = " ".join(map(str, deaths))
+            print(
+                f"moment {moment}: {group.exceptions}\n"
+                f"repeat with: python -m tests.search.sums --only {again}"
+            )
+    print(f"{len(moments)} moments, {failed} failed, {time.perf_counter() - started:.1f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
