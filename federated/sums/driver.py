@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from federated.sums.situation import Situation
     from p2p.keys import KeyPair
 
-MISSING = "missing"  # the rule by which documents are refused that nothing is known to hold them against
+UNKNOWN = "step"  # the rule by which documents are refused when nothing is known to hold them against
 RESULTS = {Step.DEAL: "dealt", Step.ATTEST: "attested", Step.OPEN: "opened"}
 
 logger = logging.getLogger(__name__)
@@ -142,9 +142,9 @@ class SumWork(RoundWork):
     def step(self, action: RoundFinished) -> Mapping[str, Any]:
         """What a round that is over was for, and what came of it, ready for JSON."""
         step, situation = step_of(action.round), self._so_far.known(action.round)
-        result = "skipped" if action.skipped else RESULTS[step]
-        if result == "opened" and not self._is_new:
-            result = "void"
+        is_empty = situation is not None and situation.terms is None
+        result = "void" if is_empty or (step is Step.OPEN and not self._is_new) else RESULTS[step]
+        result = "skipped" if action.skipped else result
         told: dict[str, Any] = {"mode": self._mode, "step": step.value, "result": result}
         if situation is None:
             return told
@@ -249,7 +249,7 @@ class SumWork(RoundWork):
         data, rule = self._fetched.pop(item.root), None
         situation = await self._so_far.look(number)
         if situation is None:
-            return Validated(round=number, root=item.root, rule=MISSING)
+            return Validated(round=number, root=item.root, rule=UNKNOWN)
         try:
             self._documents[item.root] = await self._compute.run(
                 lambda _: situation.read(number, item.peer, data), "validate"

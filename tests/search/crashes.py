@@ -181,7 +181,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.real:
         from tests.search import processes
 
-        return processes.run_all(options.only, options.step)
+        return processes.run_all(options.only, options.step, processes.kill_at, "tests.search.crashes")
     if options.only:
         print(run_virtually(options.only).died)
         return 0

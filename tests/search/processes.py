@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,9 @@ class Run:
     votes: int
 
 
-def write_task(folder: Path) -> Path:
+def write_task(folder: Path, peers: int, changes: Mapping[str, Any]) -> Path:
     """A small task of these peers, in a file; their folders have their keys."""
-    keys = [key_number(number + 1) for number in range(PEERS)]
+    keys = [key_number(number + 1) for number in range(peers)]
     for number, key in enumerate(keys):
         (folder / str(number)).mkdir()
         save_identity(folder / str(number) / IDENTITY, key)
@@ -61,6 +61,7 @@ def write_task(folder: Path) -> Path:
         "aggregator": {"name": "weighted-mean"},
         "validator": {"name": "update-check"},
         "policy": {"train_deadline_s": 10.0, "phase_deadline_s": 2.0},
+        **changes,
     }
     path = folder / "task.json"
     path.write_text(json.dumps(task))
@@ -68,11 +69,13 @@ def write_task(folder: Path) -> Path:
 
 
 class Task:
-    """One task of real processes, in `folder`."""
+    """One task of real processes, in `folder`; `changes` are fields of its manifest."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, peers: int = PEERS, changes: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
-        self._path = write_task(folder)
+        self._peers = peers
+        self._path = write_task(folder, peers, changes or {})
+        self._rounds = load_task_file(self._path)[0].rounds
         self._digests: dict[int, set[str]] = {}
         self._bootstrap = ""
 
@@ -83,7 +86,8 @@ class Task:
             self._bootstrap = (await listener.wait_for("listening"))["addrs"][0]
             async with AsyncExitStack() as stack:
                 others = [
-                    await stack.enter_async_context(self._peer(number, -1)) for number in range(1, PEERS)
+                    await stack.enter_async_context(self._peer(number, -1))
+                    for number in range(1, self._peers)
                 ]
                 died = await self._first_life(moment)
                 async with self._peer(0, -1) as victim:
@@ -92,7 +96,7 @@ class Task:
                     for process in [victim, *others]:
                         self._collect(process)
             ledger = _heard(listener)
-        if len(self._digests) != ROUNDS or any(len(found) != 1 for found in self._digests.values()):
+        if len(self._digests) != self._rounds or any(len(found) != 1 for found in self._digests.values()):
             raise Contradiction(f"models by round: {self._digests}")
         return Run(died=died, votes=ledger.votes)
 
@@ -140,24 +144,26 @@ def _heard(listener: Process) -> Ledger:
     return ledger
 
 
-async def kill_at(moment: int) -> Run:
+async def kill_at(moment: int, peers: int = PEERS, changes: Mapping[str, Any] | None = None) -> Run:
     """Runs the task with a peer that dies at that moment, in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder, trio.fail_after(LIMIT):
-        return await Task(Path(folder)).run(moment)
+        return await Task(Path(folder), peers, changes).run(moment)
 
 
-def run_all(only: Sequence[int] | None, step: int) -> int:
-    """All moments until one that does not come; the exit status."""
+def run_all(
+    only: Sequence[int] | None, step: int, kill: Callable[[int], Awaitable[Run]], program: str
+) -> int:
+    """All moments until one that does not come, each in a run of `kill`; the exit status."""
     started, failed, done = time.perf_counter(), 0, 0
     moments = list(only or range(0, 10_000, step))
     for moment in moments:
         done += 1
         try:
-            run = trio.run(kill_at, moment)
+            run = trio.run(kill, moment)
         except* (AssertionError, trio.TooSlowError) as group:
             failed += 1
             print(f"moment {moment}: {group.exceptions}")
-            print(f"repeat with: python -m tests.search.crashes --real --only {moment}", flush=True)
+            print(f"repeat with: python -m {program} --real --only {moment}", flush=True)
         else:
             print(f"moment {moment}: {'died' if run.died else 'lived'}, {run.votes} votes heard", flush=True)
             if not run.died:

@@ -4,6 +4,9 @@ As `tests.search.crashes`, with five members of which one may be bad: the first 
 before its n-th change of a file or message, for each n that there is, and is started again. Whatever it
 opens, said or not, it may open nothing else in the same round; and the step must come to the mean of what was
 dealt.
+
+`python -m tests.search.sums --real` does the same to processes of this machine, with SIGKILL, and looks at
+what they certify and reveal.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 from trio.testing import MockClock
 
-from federated.manifest import RoundPolicy, SecureSums
+from federated.manifest import STEP, RoundPolicy, SecureSums
 from federated.sums import driver
 from federated.sums.documents import Opening
 from p2p.peer_id import PeerId
@@ -72,8 +76,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.search.sums", description=__doc__)
     parser.add_argument("--only", type=int, nargs="*", help="die at these moments, one life after the other")
     parser.add_argument("--twice", action="store_true", help="die again early in the second life")
+    parser.add_argument("--real", action="store_true", help="processes and SIGKILL instead of virtual time")
     parser.add_argument("--step", type=int, default=1, help="each n-th moment only")
     options = parser.parse_args(words)
+    if options.real:
+        from tests.search import processes
+
+        changes = {"rounds": STEP, "sums": SUMS.model_dump()}
+        kill = partial(processes.kill_at, peers=5, changes=changes)
+        return processes.run_all(options.only, options.step, kill, "tests.search.sums")
     if options.only:
         print(run_step(options.only).died)
         return 0

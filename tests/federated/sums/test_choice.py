@@ -61,7 +61,7 @@ def test_a_mode_is_chosen_by_the_size_of_the_groups() -> None:
         ({"policy": {"max_staleness": 1}}, "sums do not go with max_staleness: a late update is in no sum"),
         ({"policy": {"quality_every": 2}}, "sums do not go with quality_every: nobody sees what one update"),
         ({"admission": {"kind": "work", "bits": 9}}, "sums do not go with admission by work: who has more"),
-        ({"committee": 8}, "sums do not go with a committee: all of at most 64 members vote"),
+        ({"committee": 8}, "sums do not go with a committee: all members vote, of whom there are at most 64"),
         ({"rounds": 7}, "sums do not go with rounds that are no multiple of 3: a sum takes as many"),
         (
             {"policy": {"quorum": 0.6}},

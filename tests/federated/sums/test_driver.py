@@ -17,7 +17,10 @@ from federated.manifest import DifferentialPrivacy, PluginRef, RoundPolicy, Secu
 from federated.standing import Standing
 from federated.sums import driver
 from federated.sums.documents import Attestation, Opening, head
+from federated.sums.past import StepSoFar
+from federated.sums.situation import Situation
 from federated.sums.steps import Terms
+from p2p.blobs.errors import BlobUnavailable
 from p2p.peer_id import PeerId
 from tests.federated import tiny
 from tests.federated.lab import (
@@ -277,9 +280,63 @@ async def test_after_a_deal_that_is_skipped_nobody_waits(autojump_clock: MockClo
         await lab.until_finished(*MEMBERS)
     assert_agreed(lab, 3)
     told = [lab.rounds(1)[number] for number in (1, 2, 3)]
-    assert [event["sums"]["result"] for event in told] == ["skipped", "attested", "void"]
+    assert [event["sums"]["result"] for event in told] == ["skipped", "void", "void"]
     assert all(event["seconds"] < 5.0 for event in told[1:])
     assert weights_after(lab, 3) == SEED
+
+
+async def test_attestations_that_are_skipped_open_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [peer_number(number) for number in (3, 4, 5, 6)]
+    lying(monkeypatch, "encode_attestation", lambda data, number, author, *_: b"" if author in bad else data)
+    monkeypatch.setattr(driver, "head", lambda kind, *rest: b"?" if rest[1] in bad else head(kind, *rest))
+    lab = Lab(manifest(policy=RoundPolicy(train_deadline_s=4.0, phase_deadline_s=1.0)))
+    await finish(lab, *MEMBERS)
+    assert_agreed(lab, 3)
+    told = [lab.rounds(1)[number]["sums"]["result"] for number in (1, 2, 3)]
+    assert told == ["dealt", "skipped", "skipped"]
+    assert {item["rule"] for item in lab.rounds(1)[2]["refused"]} == {"document"}
+    assert weights_after(lab, 3) == SEED
+
+
+async def test_members_that_are_too_few_to_hold_deal_nothing(autojump_clock: MockClock) -> None:
+    lab = Lab(manifest(5, rounds=6))
+    async with open_lab(lab, 1, 2, 3, 4, 5):
+        await lab.until_round(1, 1, 2, 3, 4, 5)
+        leaver = lab.members[5].task
+        assert leaver is not None
+        await leaver.leave()
+        await lab.until_finished(1, 2, 3, 4)
+    assert_agreed(lab, 6)
+    told = [lab.rounds(1)[number]["sums"] for number in (4, 5, 6)]
+    assert [step["result"] for step in told] == ["void"] * 3
+    assert all("holders" not in step for step in told)
+    reasons = [event.get("reason") for event in lab.task_events(1)]
+    assert "round 4: fewer members are left than make holders, nothing is dealt" in reasons
+
+
+async def test_who_cannot_know_the_rounds_before_says_nothing(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Member 5 gets nothing of what the blocks before are made of, and the others open the sum without it."""
+    honest = StepSoFar._gather
+
+    async def gather(self: StepSoFar, number: int) -> Situation | None:
+        if self._me != peer_number(5) or number == 1:
+            return await honest(self, number)
+        if number == 2:
+            raise BlobUnavailable(bytes(32), ["nobody has it"])
+        return None
+
+    monkeypatch.setattr(StepSoFar, "_gather", gather)
+    lab = Lab(manifest(5))
+    await finish(lab, 1, 2, 3, 4, 5)
+    assert_agreed(lab, 3)
+    assert lab.rounds(1)[3]["sums"]["result"] == "opened"
+    assert {item["rule"] for item in lab.rounds(5)[2]["refused"]} == {"step"}
+    reasons = [event.get("reason") for event in lab.task_events(5)]
+    assert "round 2 has nothing of ours: the rounds before it are not known" in reasons
 
 
 # Restarts

@@ -179,6 +179,7 @@ def test_nothing_dealt_is_dealt_in_the_same_way_twice() -> None:
     town = Town(DELTAS)
     again = deal(town.terms, town.dealers[0], DELTAS[0], bytes([77]) * 32)
     assert not set(again) & set(town.sealed[0])
+    assert deal(town.terms, town.dealers[0], DELTAS[0], bytes(32)) == town.sealed[0]  # all by the key
     assert len({sealed[:32] for dealt in (*town.sealed, again) for sealed in dealt}) == 7 * 6
     assert ephemeral_key(bytes(32), 0) != ephemeral_key(bytes(32), 1)
 
