@@ -24,8 +24,13 @@ BUILT_IN = {
     "fedavgm": "plugins.aggregation.server:FedAvgM",
     "update-check": "plugins.validation.update_check:UpdateCheck",
     "checks": "plugins.validation.checks:Checks",
+    "int8": "plugins.compression.dense:Int8",
+    "int4": "plugins.compression.dense:Int4",
+    "sign": "plugins.compression.dense:Sign",
     "top-k": "plugins.compression.top_k:TopK",
+    "power-sgd": "plugins.compression.power_sgd:PowerSGD",
 }
+GRID = (17, 19)  # of the one tensor that is worth compressing
 TINY = (
     *(
         "Points",
@@ -36,6 +41,7 @@ TINY = (
         "Huge",
         "Harms",
         "Contrary",
+        "Grid",
         "Raises",
         "Reshapes",
         "Counts",
@@ -149,6 +155,17 @@ class Harms(Pull):
     def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
         parameters["w"] += 5.0
         return TrainResult(parameters=parameters, examples=1)
+
+
+class Grid(Pull):
+    """Has a matrix that is worth compressing beside what is not."""
+
+    def init(self, seed: int) -> Parameters:
+        return super().init(seed) | {"grid": np.zeros(GRID, np.float32)}
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        parameters["grid"] += np.random.default_rng(context.seed).normal(0, 0.01, GRID).astype(np.float32)
+        return super().train(parameters, data, context)
 
 
 class Contrary(Pull):
