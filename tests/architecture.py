@@ -25,7 +25,7 @@ IO_FILES = (
     "p2p/options.py",
     "p2p/overlay.py",
     "p2p/services.py",
-    "plugins/adapters/flower.py",  # seeds the generators of the process, which others draw from
+    "plugins/adapters/*.py",  # seed the generators of the process, which others draw from
     "federated/cli/*.py",
     "federated/demo/*.py",
     "p2p/dialing/dialer.py",

@@ -56,7 +56,7 @@ def from_flower(
 
         def init(self, seed: int) -> Parameters:
             """The parameters of the strategy, or of a client that was made for it. Raises `PluginError`."""
-            with _seeded(seed):
+            with seeded(seed):
                 strategy = None if server_fn is None else _strategy(server_fn, run)
                 first = getattr(strategy, "initial_parameters", None)
                 if first is not None:
@@ -174,7 +174,7 @@ def _client(
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """The generators that clients draw from, seeded within the body, and as they were behind it."""
     torch = sys.modules.get("torch")
     before = random.getstate(), np.random.get_state(), None if torch is None else torch.get_rng_state()

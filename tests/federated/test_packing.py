@@ -277,7 +277,10 @@ def test_a_model_is_bounded_where_updates_are_compressed(monkeypatch: pytest.Mon
 
 def test_a_peer_without_the_compressor_refuses_the_task_in_one_line() -> None:
     manifest = tiny_manifest(3, compressor=PluginRef(name="zip"))
-    with pytest.raises(PluginError, match=r"^no compressor 'zip' is installed; there are: int4, int8, power-sgd, sign, top-k$"):
+    with pytest.raises(
+        PluginError,
+        match=r"^no compressor 'zip' is installed; there are: int4, int8, power-sgd, sign, top-k$",
+    ):
         tiny.registry().load(manifest)
     with pytest.raises(PluginError, match=r"^plugin 'pull' is of kind trainer, not compressor$"):
         tiny.registry().load(tiny_manifest(3, compressor=PluginRef(name="pull")))

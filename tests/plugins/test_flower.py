@@ -272,7 +272,7 @@ def test_without_flower_a_strategy_says_what_it_needs(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("flower")
 def test_the_lines_of_the_how_to_make_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "from-flower.md").read_text("utf-8")
-    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     client_app: Any = ModuleType("my_flower_app.client_app")
     client_app.client_fn = short_client_fn
     server_app: Any = ModuleType("my_flower_app.server_app")
