@@ -184,8 +184,10 @@ class SumWork(RoundWork):
         if (name := non_finite(delta)) is not None:
             self._complain(f"round {number} has no update of ours: its {name} is not finite")
             return None
-        sealed = await self._compute.run(lambda _: deal(terms, self._me, delta, key))
-        roots = [await self._shelf.keep(share, needed=True) for share in sealed]
+        sealed = deal(terms, self._me, delta, key)
+        roots = []
+        while (share := await self._compute.run(lambda _: next(sealed, None))) is not None:
+            roots.append(await self._shelf.keep(share, needed=True))
         self._shelf.hold(roots, ROUNDS)
         return encode_dealing(number, self._me, Dealing(tuple(roots)))
 
@@ -214,11 +216,13 @@ class SumWork(RoundWork):
             return nothing
         totals = [np.zeros(self._grid.size, np.uint32) for _ in sums.groups]
         added: list[int] = []
+        adding = trio.Lock()  # a sum is changed in its place
 
         async def count(total: Elements, dealing: int) -> None:
             share = await self._share(terms, situation, dealing)
             if share is not None:
-                await self._compute.run(lambda _: add_share(total, share))
+                async with adding:
+                    await self._compute.run(lambda _: add_share(total, share))
                 added.append(dealing)
 
         pairs = zip(totals, sums.groups, strict=True)

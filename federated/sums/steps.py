@@ -15,7 +15,7 @@ distributed computation", 1988, for sums of shares; random combinations are how 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -82,8 +82,8 @@ class Terms:
         return self.task + raw
 
 
-def deal(terms: Terms, dealer: PeerId, delta: Parameters, key: bytes) -> list[bytes]:
-    """The sealed shares of `delta`, one for each holder.
+def deal(terms: Terms, dealer: PeerId, delta: Parameters, key: bytes) -> Iterator[bytes]:
+    """The sealed shares of `delta`, one for each holder; as large as `delta` each, so one after the other.
 
     `key` is 32 bytes that nobody knows, and that are used for nothing else: not for the same update again.
     """
@@ -91,10 +91,9 @@ def deal(terms: Terms, dealer: PeerId, delta: Parameters, key: bytes) -> list[by
     holders, masks = terms.holders, draw(CHECKS).astype(np.uint32)
     secrets = np.concatenate([terms.grid.elements(delta), masks])
     shares = share(secrets, holders.faults, holders.points, draw)
-    return [
-        seal(pack_elements(found), peer, terms.purpose(dealer, peer), ephemeral_key(key, place))
-        for place, (peer, found) in enumerate(zip(holders.peers, shares, strict=True))
-    ]
+    for place, peer in enumerate(holders.peers):
+        plain = pack_elements(shares.pop(0))
+        yield seal(plain, peer, terms.purpose(dealer, peer), ephemeral_key(key, place))
 
 
 def ephemeral_key(key: bytes, place: int) -> bytes:

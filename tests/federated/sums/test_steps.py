@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,6 +37,8 @@ from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 from tests.support import key_number
 
+Shares = list[dict[int, Elements]]
+
 TASK, BLOCK = bytes(range(32)), bytes([9]) * 32
 REACH = 4.0
 
@@ -55,7 +61,7 @@ class Town:
         self.grid = Grid(schema_of(deltas[0]), len(deltas), REACH)
         self.terms = Terms(task=TASK, round=4, holders=holders, grid=self.grid)
         self.sealed = [
-            deal(self.terms, dealer, delta, bytes([at]) * 32)
+            list(deal(self.terms, dealer, delta, bytes([at]) * 32))
             for at, (dealer, delta) in enumerate(zip(self.dealers, deltas, strict=True))
         ]
 
@@ -64,31 +70,47 @@ class Town:
         sealed = self.sealed[number][place]
         return open_share(self.terms, self.dealers[number], self.keys[holder], holder, sealed)
 
-    def settle(self, group: int | None = None) -> Sums:
-        counts = factors(self.terms, BLOCK)
-        attestations = {}
-        for place in range(len(self.terms.holders.peers)):
-            found = {}
-            for number in range(len(self.dealers)):
-                try:
-                    found[number] = checks_of(self.share(number, place), counts)
-                except CodecError:
-                    continue
-            attestations[place] = Attestation(found)
-        sums = settle(
-            self.terms.holders, self.dealers, attestations, minimum=3, group=group, seed=bytes([7]) * 32
-        )
-        assert sums is not None
-        return sums
+    def shares(self) -> Shares:
+        """By dealer and holder; without those that are none."""
+        found: Shares = [{} for _ in self.dealers]
+        for number, place in itertools.product(range(len(self.dealers)), self.places):
+            with suppress(CodecError):
+                found[number][place] = self.share(number, place)
+        return found
 
-    def open(self, sums: Sums) -> dict[int, Opening]:
+    @property
+    def places(self) -> range:
+        return range(len(self.terms.holders.peers))
+
+    def attest(self, shares: Shares) -> dict[int, Attestation]:
+        counts = factors(self.terms, BLOCK)
+        return {
+            place: Attestation(
+                {at: checks_of(held[place], counts) for at, held in enumerate(shares) if place in held}
+            )
+            for place in self.places
+        }
+
+    def settle(
+        self, group: int | None = None, attestations: dict[int, Attestation] | None = None
+    ) -> Sums | None:
+        found = self.attest(self.shares()) if attestations is None else attestations
+        return settle(self.terms.holders, self.dealers, found, minimum=3, group=group, seed=bytes([7]) * 32)
+
+    def sums(self, group: int | None = None) -> Sums:
+        found = self.settle(group)
+        assert found is not None
+        return found
+
+    def open(self, sums: Sums, shares: Shares | None = None) -> dict[int, Opening]:
+        shares = self.shares() if shares is None else shares
         openings = {}
         for place in sums.openers:
             totals = []
             for group in sums.groups:
                 total = np.zeros(self.grid.size, np.uint32)
                 for number in group:
-                    add_share(total, self.share(number, place))
+                    add_share(total, shares[number][place])
                 totals.append(total)
             openings[place] = Opening(tuple(totals))
         return openings
@@ -106,7 +128,7 @@ DELTAS = [model(value) for value in (1.0, 2.0, -3.0, 0.5, 0.25, 7.0)]  # the las
 
 def test_the_mean_of_what_is_dealt_is_found() -> None:
     town = Town(DELTAS)
-    sums = town.settle()
+    sums = town.sums()
     opened = open_sums(town.terms, sums, town.open(sums))
     assert sums.groups == ((0, 1, 2, 3, 4, 5),)
     assert opened.liars == ()
@@ -115,7 +137,7 @@ def test_the_mean_of_what_is_dealt_is_found() -> None:
 
 def test_each_group_has_a_mean_of_its_own() -> None:
     town = Town(DELTAS)
-    sums = town.settle(group=3)
+    sums = town.sums(group=3)
     opened = open_sums(town.terms, sums, town.open(sums))
     assert len(opened.means) == 2
     for number, mean in opened.means:
@@ -124,7 +146,7 @@ def test_each_group_has_a_mean_of_its_own() -> None:
 
 def test_a_holder_that_opens_something_else_is_named_and_does_no_harm() -> None:
     town = Town(DELTAS)
-    sums = town.settle(group=3)
+    sums = town.sums(group=3)
     right, openings = open_sums(town.terms, sums, town.open(sums)), town.open(sums)
     openings[2].sums[1][-1] ^= 5
     opened = open_sums(town.terms, sums, openings)
@@ -135,7 +157,7 @@ def test_a_holder_that_opens_something_else_is_named_and_does_no_harm() -> None:
 
 def test_nothing_is_opened_by_fewer_than_are_sure_to_outvote_the_liars() -> None:
     town = Town(DELTAS)
-    sums = town.settle()
+    sums = town.sums()
     openings = town.open(sums)
     assert len(openings) == 6
     del openings[0]
@@ -152,7 +174,7 @@ def test_nothing_is_opened_by_fewer_than_are_sure_to_outvote_the_liars() -> None
 def test_a_dealer_whose_shares_are_no_shares_is_left_out() -> None:
     town, other = Town(DELTAS), Town([*DELTAS[:2], model(-2.0), *DELTAS[3:]])
     town.sealed[2][:3] = other.sealed[2][:3]  # half of the holders get those of another polynomial
-    sums = town.settle()
+    sums = town.sums()
     assert sums.groups == ((0, 1, 3, 4, 5),)
     opened = open_sums(town.terms, sums, town.open(sums))
     assert opened.liars == ()
@@ -162,7 +184,7 @@ def test_a_dealer_whose_shares_are_no_shares_is_left_out() -> None:
 def test_a_share_that_cannot_be_opened_leaves_its_dealing_out() -> None:
     town = Town(DELTAS)
     town.sealed[4][1] = town.sealed[4][2]  # sealed to another one
-    sums = town.settle()
+    sums = town.sums()
     assert 4 not in sums.groups[0]
     assert len(sums.openers) == 6
 
@@ -177,9 +199,9 @@ def test_a_share_of_another_size_is_none() -> None:
 def test_nothing_dealt_is_dealt_in_the_same_way_twice() -> None:
     """Shares of one update by two keys have nothing in common, nor have ephemeral keys."""
     town = Town(DELTAS)
-    again = deal(town.terms, town.dealers[0], DELTAS[0], bytes([77]) * 32)
+    again = list(deal(town.terms, town.dealers[0], DELTAS[0], bytes([77]) * 32))
     assert not set(again) & set(town.sealed[0])
-    assert deal(town.terms, town.dealers[0], DELTAS[0], bytes(32)) == town.sealed[0]  # all by the key
+    assert list(deal(town.terms, town.dealers[0], DELTAS[0], bytes(32))) == town.sealed[0]  # all by the key
     assert len({sealed[:32] for dealt in (*town.sealed, again) for sealed in dealt}) == 7 * 6
     assert ephemeral_key(bytes(32), 0) != ephemeral_key(bytes(32), 1)
 
@@ -215,6 +237,57 @@ def test_the_largest_document_is_as_large_as_it_says() -> None:
     head = len(author.raw) + 18
     assert largest_document(Grid(schema_of(model(0)), 6, 1.0), author, 6, 100) == head + 100 * 4 * 4
     assert largest_document(town.grid, author, 6, 1) == head + 6 * 32
+
+
+NINE = [model(value / 2) for value in range(9)]
+OTHERS = [model(-value / 4) for value in range(9)]
+
+
+@cache
+def two_towns() -> tuple[Town, Shares, Shares]:
+    """Nine members who all hold, their shares, and those of other updates that they could deal."""
+    town, other = Town(NINE), Town(OTHERS)
+    return town, town.shares(), other.shares()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_what_is_opened_is_the_mean_of_what_was_dealt_whatever_the_bad_ones_do(data: st.DataObject) -> None:
+    """Two of nine holders are bad, and any dealers; with honest dealers something is opened."""
+    (town, honest, others), every = two_towns(), range(9)
+    bad_holders = data.draw(st.lists(st.sampled_from(every), max_size=2, unique=True))
+    bad_dealers = data.draw(st.lists(st.sampled_from(every), max_size=4, unique=True))
+    shares = [dict(held) for held in honest]
+    for number, place in itertools.product(bad_dealers, every):
+        deed = data.draw(st.sampled_from(["right", "other", "none"]))
+        if deed == "other":
+            shares[number][place] = others[number][place]
+        elif deed == "none":
+            del shares[number][place]
+    attestations = town.attest(shares)
+    for place in bad_holders:
+        checks = {number: (1, 2) for number in every if data.draw(st.booleans())}
+        attestations[place] = Attestation({**attestations[place].checks, **checks})
+    sums = town.settle(attestations=attestations)
+    assert sums is not None or bad_dealers
+    if sums is None:
+        return
+    assert not set(every) - set(bad_dealers) - set(sums.groups[0]) or bad_holders or bad_dealers
+    openings = town.open(sums, [honest[at] | held for at, held in enumerate(shares)])
+    for place in bad_holders:
+        if place in openings and data.draw(st.booleans()):
+            del openings[place]
+        elif place in openings:
+            openings[place].sums[0][data.draw(st.integers(0, 3))] ^= data.draw(st.integers(0, 7))
+    opened = open_sums(town.terms, sums, openings)
+    assert opened.means or bad_dealers
+    witness = next(place for place in sums.openers if place not in bad_holders)
+    dealt = [
+        NINE[at] if (shares[at][witness] == honest[at][witness]).all() else OTHERS[at]
+        for at in sums.groups[0]
+    ]
+    for _, mean in opened.means:
+        assert_mean(mean, dealt, town.grid.steps)
 
 
 # Floats and integers
