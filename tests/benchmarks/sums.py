@@ -94,7 +94,7 @@ def run_parts(values: int, members: int) -> dict[str, float]:
         found[name] = time.process_time() - began
 
     began = time.process_time()
-    sealed = deal(terms, dealers[0], delta, bytes(32))
+    sealed = list(deal(terms, dealers[0], delta, bytes(32)))
     timed("deal to all holders", began)
     began = time.process_time()
     shares = [open_one(terms, dealers[0], keys, place, sealed) for place in range(len(sealed))]
