@@ -34,9 +34,9 @@ from tests.federated.lab import (
     start_with,
     tiny_manifest,
 )
-from tests.federated.test_work_state import Died, Life
+from tests.federated.mortal import assert_every_kill_is_survived
+from tests.federated.test_work_state import Life
 from tests.federated.test_workbench import base, item, never
-from tests.search.deadly import DeadlyFiles
 
 SPARSE = PluginRef(name="top-k", settings={"share": 0.25, "bits": 16, "small": 0})  # one number of four
 HERE = __name__
@@ -310,28 +310,7 @@ async def test_what_is_left_outlives_the_process(trainer: str) -> None:
     whole = Life(*task(), None)
     expected = [await whole.train(number) for number in range(1, ROUNDS + 1)]
     assert len(set(expected)) > 3  # another number each time: the model stays, what is left grows
-    moments, moment = list[str](), 0
-    while moment <= len(moments):
-        disk, moments = SimDisk(random.Random(moment)), []
-        deaths = [moment]
-
-        def tick(what: str, moments: list[str] = moments, deaths: list[int] = deaths) -> None:
-            if deaths and len(moments) == deaths[0]:
-                del deaths[0]
-                raise Died
-            moments.append(what)
-
-        found: list[bytes | None] = []
-        life = Life(*task(), DeadlyFiles(disk.mount(), tick))
-        while len(found) < ROUNDS:
-            try:
-                found.append(await life.train(len(found) + 1))
-            except Died:
-                disk.crash()
-                life = Life(*task(), DeadlyFiles(disk.mount(), tick))
-        assert found == expected
-        moment += 1
-    assert moments[0] == "write snapshot-00000001 durably"
+    await assert_every_kill_is_survived(lambda files: Life(*task(), files), expected)
 
 
 async def test_a_round_without_an_update_leaves_what_was_left() -> None:

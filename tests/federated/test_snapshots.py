@@ -15,6 +15,7 @@ from federated.parameters import Parameters
 from federated.snapshots import MODELS, SLACK, Snapshot, Snapshots, max_state
 from p2p.files import Files, FolderFiles
 from sim.disk import SimDisk
+from tests.federated.mortal import Died, Reaper
 from tests.search.deadly import DeadlyFiles
 
 TASK = bytes(range(32))
@@ -160,22 +161,13 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
         made.before(3)
 
 
-class Died(BaseException):
-    """The process is killed."""
-
-
 def test_a_crash_at_any_moment_of_a_save_leaves_what_was_there_before_it() -> None:
     moment, died, ends = 0, True, set[int]()
     while died:
-        disk, left = SimDisk(random.Random(moment)), [1 << 30]
-
-        def tick(_: str, left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Died
-
-        made = opened(DeadlyFiles(disk.mount(), tick), 1, 2)
-        left[0], died = moment, False
+        disk, reaper = SimDisk(random.Random(moment)), Reaper()
+        made = opened(DeadlyFiles(disk.mount(), reaper), 1, 2)
+        reaper.kill_in(moment)
+        died = False
         try:
             made.save(snapshot(3))
         except Died:

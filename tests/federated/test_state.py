@@ -28,6 +28,7 @@ from federated.rounds.wire import encode_entry
 from federated.state import Restored, TaskState
 from federated.workbench import digest
 from p2p.files import FolderFiles, OpenFile
+from tests.federated.mortal import Died, Reaper
 from tests.federated.samples import peer
 
 TASK = bytes(range(32))
@@ -167,21 +168,12 @@ def test_all_certificates_are_kept_and_the_newest_are_restored(
     assert restored.membership(members) == members.apply((JOIN,))
 
 
-class Died(BaseException):
-    """The process is killed."""
-
-
 class Mortal(FolderFiles):
     """A folder whose process dies at the write of this number, before or after it."""
 
-    def __init__(self, path: Path, left: list[int]) -> None:
+    def __init__(self, path: Path, live: Callable[[], None]) -> None:
         super().__init__(path)
-        self._left = left
-
-    def _live(self) -> None:
-        self._left[0] -= 1
-        if self._left[0] < 0:
-            raise Died
+        self._live = live
 
     def write_durably(self, name: str, data: bytes) -> None:
         self._live()
@@ -226,11 +218,12 @@ def test_a_crash_at_any_write_of_a_checkpoint_leaves_no_gap_and_no_end_without_a
     made, ends, died = chain(6), set[tuple[int, int]](), True
     operation = 0
     while died:
-        left = [1 << 30]
-        state = TaskState(Mortal(tmp_path / str(operation), left), TASK, len(MODEL))
+        reaper = Reaper()
+        state = TaskState(Mortal(tmp_path / str(operation), reaper), TASK, len(MODEL))
         state.restore()
         state.checkpoint(made[1], made[:2], MODEL)
-        left[0], died = operation, False
+        reaper.kill_in(operation)
+        died = False
         try:
             state.checkpoint(made[5], made[2:], MODEL)
         except Died:

@@ -24,8 +24,8 @@ from p2p.files import Files
 from sim.disk import SimDisk
 from tests.federated import tiny
 from tests.federated.lab import peer_number, tiny_manifest
+from tests.federated.mortal import assert_every_kill_is_survived
 from tests.federated.test_work import FakeBlobs
-from tests.search.deadly import DeadlyFiles
 
 ROUNDS = 4
 MLP: dict[str, Any] = {"hidden": [8], "epochs": 1, "carry": True}
@@ -104,34 +104,11 @@ async def test_a_trainer_that_is_started_again_goes_on_where_it_was(trainer: str
     assert all(ours != theirs for ours, theirs in zip(from_rest[1:], expected[1:], strict=True))
 
 
-class Died(BaseException):
-    """The process is killed."""
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
-async def test_a_trainer_that_is_killed_at_any_moment_makes_the_same_updates(again: bool) -> None:
+@pytest.mark.parametrize("kills", [1, 2])
+async def test_a_trainer_that_is_killed_at_any_moment_makes_the_same_updates(kills: int) -> None:
     task = small_task()
-    expected, moments, moment = await in_one_life(task), list[str](), 0
-    while moment <= len(moments):
-        disk, moments, deaths = SimDisk(random.Random(moment)), [], [moment, moment + 1][: 1 + again]
-
-        def tick(what: str, moments: list[str] = moments, deaths: list[int] = deaths) -> None:
-            if deaths and len(moments) == deaths[0]:
-                del deaths[0]
-                raise Died
-            moments.append(what)
-
-        found: list[bytes | None] = []
-        life = Life(*task(), DeadlyFiles(disk.mount(), tick))
-        while len(found) < ROUNDS:
-            try:
-                found.append(await life.train(len(found) + 1))
-            except Died:
-                disk.crash()
-                life = Life(*task(), DeadlyFiles(disk.mount(), tick))
-        assert found == expected
-        moment += 1
-    assert moments[0] == "write snapshot-00000001 durably"
+    expected = await in_one_life(task)
+    await assert_every_kill_is_survived(lambda files: Life(*task(), files), expected, kills)
 
 
 async def test_a_snapshot_without_its_journal_entry_does_not_change_the_update() -> None:
