@@ -62,7 +62,7 @@ class Csv(TabularSource):
         transforms: Steps = (),
     ) -> None:
         super().__init__(
-            path,
+            path=path,
             label=label,
             target=target,
             classes=classes,

@@ -9,42 +9,13 @@ import numpy as np
 
 from federated.errors import DataError
 from federated.parameters import Array
-from federated.plugin import checked_settings
 from plugins.preprocessing.files import check_size, one_line, reading
-from plugins.preprocessing.source import HOLDOUT, Name, Share, Steps
-from plugins.preprocessing.sources.tabular import MAX_COLUMNS, ColumnNames, Roles, TabularSource
+from plugins.preprocessing.sources.tabular import MAX_COLUMNS, Roles, TabularSource
 from plugins.preprocessing.table import MAX_BYTES, Table, first_row, text_column
-from plugins.preprocessing.transforms.encode import Categories
 
 
 class Parquet(TabularSource):
     """The preprocessor: columns of numbers or truth values, and of text where the manifest says so."""
-
-    @checked_settings
-    def __init__(
-        self,
-        *,
-        path: Name,
-        label: str | None = None,
-        target: str | None = None,
-        classes: Categories | None = None,
-        columns: ColumnNames | None = None,
-        holdout: Share = HOLDOUT,
-        holdout_path: Name | None = None,
-        follow: bool = False,
-        transforms: Steps = (),
-    ) -> None:
-        super().__init__(
-            path,
-            label=label,
-            target=target,
-            classes=classes,
-            columns=columns,
-            holdout_path=holdout_path,
-            transforms=transforms,
-            holdout=holdout,
-            follow=follow,
-        )
 
     def read_file(self, path: Path) -> Table:
         """As `FileSource.read_file`."""

@@ -38,12 +38,10 @@ class Stream(TabularSource):
         transforms: Steps = (),
     ) -> None:
         super().__init__(
-            path,
+            path=path,
             label=label,
-            target=None,
             classes=classes,
             columns=columns,
-            holdout_path=None,
             transforms=transforms,
             holdout=holdout,
             follow=follow,

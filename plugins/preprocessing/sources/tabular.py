@@ -21,7 +21,8 @@ from pydantic import Field
 
 from federated.errors import DataError, PluginError
 from federated.parameters import Array
-from plugins.preprocessing.source import FileSource, Steps
+from federated.plugin import checked_settings
+from plugins.preprocessing.source import HOLDOUT, FileSource, Name, Share, Steps
 from plugins.preprocessing.table import Table, first_row, listing, make_table, targets
 from plugins.preprocessing.transforms.encode import Categories, places
 
@@ -91,20 +92,21 @@ class Roles:
 
 
 class TabularSource(FileSource):
-    """A source of named columns."""
+    """A source of named columns; its settings are those that every one of them has."""
 
+    @checked_settings
     def __init__(
         self,
-        path: str,
         *,
-        label: str | None,
-        target: str | None,
-        classes: Categories | None,
-        columns: ColumnNames | None,
-        holdout_path: str | None,
-        transforms: Steps,
-        holdout: float,
-        follow: bool,
+        path: Name,
+        label: str | None = None,
+        target: str | None = None,
+        classes: Categories | None = None,
+        columns: ColumnNames | None = None,
+        holdout: Share = HOLDOUT,
+        holdout_path: Name | None = None,
+        follow: bool = False,
+        transforms: Steps = (),
     ) -> None:
         """Raises `PluginError`."""
         super().__init__(path, holdout_path, transforms=transforms, holdout=holdout, follow=follow)
