@@ -35,12 +35,14 @@ class TensorBoard:
         self._files: dict[tuple[str, str], Path] = {}  # by task and peer
 
     def hear(self, peer: str, report: Report) -> None:
-        """Writes the numbers of a round, or of what its updates were worth; they are readable at once."""
+        """Writes the numbers of a round, and of what its model and updates were worth, to be read at once."""
         match report:
             case {"event": "task", "task": task, "name": name}:
                 self._names[task] = f"{name}-{task[:ID]}"
             case {"event": "round", "task": task, "round": number}:
                 self._write(task, peer, number, [*_of_round(report), *self._of_machine()])
+            case {"event": "objection", "task": task, "round": number, "before": before, "after": after}:
+                self._write(task, peer, number, [("objection/before", before), ("objection/after", after)])
             case {"event": "quality", "task": task, "round": number}:
                 self._write(task, peer, number, _of_quality(report))
 

@@ -132,11 +132,16 @@ def test_peers_and_tasks_have_runs_of_their_own(tmp_path: Path) -> None:
     for peer, task in ((ME, TASK), (OTHER, TASK), (ME, "cd" * 32)):
         board.hear(peer, {**QUALITY, "task": task})
     board.hear(ME, {**QUALITY, "round": 4})
+    told = {"event": "objection", "task": "cd" * 32, "round": 4, "before": 0.5, "after": None}
+    board.hear(ME, told)
+    board.hear(ME, {**told, "round": 5, "after": 0.75})
     board.close()
     folders = ["abababab/eir-name", "abababab/own-name", "cdcdcdcd/own-name"]
     assert sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("events.*")) == folders
     worth = [("quality/loss_before", 1.0), ("quality/loss_after", 0.5), ("gain/eir-name", -0.25)]
     assert scalars(tmp_path / folders[0]) == [(tag, 3, value) for tag, value in worth]
+    against = [("objection/before", 4, 0.5), ("objection/before", 5, 0.5), ("objection/after", 5, 0.75)]
+    assert scalars(tmp_path / folders[2])[-3:] == against
     assert scalars(tmp_path / folders[1]) == [(tag, step, value) for step in (3, 4) for tag, value in worth]
 
 
