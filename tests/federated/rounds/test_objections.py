@@ -87,7 +87,7 @@ def test_a_round_of_which_a_part_is_lost_is_not_given_up_for_it() -> None:
     assert not any(block.skipped for block in made.blocks.values())
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 1 << 32), st.integers(1, 7), st.data())
 def test_members_that_object_as_they_like_hold_up_nothing(seed: int, count: int, data: st.DataObject) -> None:
     sets = st.frozensets(st.integers(0, count - 1))
