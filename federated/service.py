@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from federated.control import open_control
 from federated.desk import Desk
@@ -31,15 +32,26 @@ from p2p.kad import Validator
 from p2p.overlay import Overlay
 from p2p.scope import open_scope
 
+if TYPE_CHECKING:
+    from federated.registry import Registry
+
 
 class TaskService:
     """The training tasks of one peer."""
 
     def __init__(
-        self, tasks: Sequence[str] = (), plugins: Sequence[str] = (), tell: Sequence[str] = ()
+        self,
+        tasks: Sequence[str] = (),
+        plugins: Sequence[str] = (),
+        tell: Sequence[str] = (),
+        registry: Registry | None = None,
     ) -> None:
-        """Reads manifests and looks for their plugins. Raises `InvalidInput` with what to change."""
+        """Reads manifests and looks for their plugins, in `registry` when it is given.
+
+        Raises `InvalidInput` with what to change.
+        """
         self._plugins = tuple(plugins)
+        self._registry = registry
         self._files: list[tuple[TaskManifest, SignedTask | None]] = []
         self._ids: list[TaskId] = []
         try:
@@ -74,7 +86,7 @@ class TaskService:
                 open_directory(overlay.host, overlay.pubsub, overlay.kad)
             )
             tasks = await stack.enter_async_context(
-                open_tasks(overlay, directory, self._plugins, data_dir, tell)
+                open_tasks(overlay, directory, self._plugins, data_dir, tell, self._registry)
             )
             desk = Desk(overlay, directory, tasks, data_dir)
             if data_dir is not None:

@@ -43,6 +43,7 @@ from p2p.scope import open_scope
 
 if TYPE_CHECKING:
     from federated.driver import Task
+    from federated.registry import Registry
 
 JOINED = ".joined"  # behind a task's id: the file holds the invitation, if there was one
 MAX_TASKS = 32  # of one peer at once; each has a model in memory
@@ -84,6 +85,7 @@ class Tasks:
         data_dir: Path | None,
         report: Callable[[Report], None],
         nursery: trio.Nursery,
+        registry: Registry | None = None,
     ) -> None:
         self._overlay = overlay
         self._directory = directory
@@ -91,6 +93,7 @@ class Tasks:
         self._data_dir = data_dir
         self._report = report
         self._nursery = nursery
+        self._registry = registry
         self._writing = trio.Lock()
         self._monitor = Monitor(str(overlay.host.peer_id))
         self._running: dict[TaskId, Running] = {}
@@ -201,7 +204,7 @@ class Tasks:
         if overlay.host.peer_id not in task.manifest.peer_ids and not task.manifest.is_open:
             raise InvalidInput(f"{overlay.host.peer_id} is not among the members")
         ticket = None if running.invitation is None else parse_invitation(running.invitation)
-        registry = Registry(self._plugins or None)
+        registry = self._registry or Registry(self._plugins or None)
         await trio.to_thread.run_sync(registry.load, task.manifest, abandon_on_cancel=True)
         files: FolderFiles | None = None
         if self._data_dir is not None:
@@ -269,13 +272,15 @@ async def open_tasks(
     plugins: Sequence[str],
     data_dir: Path | None,
     report: Callable[[Report], None],
+    registry: Registry | None = None,
 ) -> AsyncIterator[Tasks]:
     """The tasks of the peer that `overlay` is, while the body runs.
 
-    `plugins` are the names that are enabled; none means all that are installed. State lasts in `data_dir`.
+    `plugins` are the names that are enabled; none means all that are installed. `registry` is where they are
+    found, unless in a fresh one. State lasts in `data_dir`.
     """
     async with open_scope() as nursery:
-        yield Tasks(overlay, directory, plugins, data_dir, report, nursery)
+        yield Tasks(overlay, directory, plugins, data_dir, report, nursery, registry)
 
 
 def _look(running: Running) -> tuple[Certificate, tuple[PeerId, ...]] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from federated.equivocation import TwoFaced
 from p2p.errors import InvalidInput
 from sim.adversaries import dht, gossip, training, voting
+from sim.adversaries.poisoning import ATTACKS, Attack
 from sim.adversaries.training import Corrupt
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ class Role:
     router: type[Router] | None = None
     answer: Respond | None = None  # instead of p2p.kad.responder.answer
     corrupt: Corrupt | None = None  # (the round's model, what training came to) → what is handed in
+    attack: Attack | None = None  # what it hands in, in league with all others that have one
     conspires: bool = (
         False  # certifies a poisoned model with its like, where they are a quorum of a committee
     )
 
 
 HONEST = Role(description="keeps all rules")
+
+POISONER = "poisoner"
 
 ROLES: dict[str, Role] = {
     "dropper": Role(
@@ -79,6 +83,10 @@ ROLES: dict[str, Role] = {
     "gaussian": Role(
         description="hands in noise ten times as large as an honest update", corrupt=training.make_noise
     ),
+    POISONER: Role(
+        description="knows what all learn; its `attack`: sign (unless told), gauss, alie, ipm or label-flip",
+        attack=ATTACKS["sign"],
+    ),
     "free-rider": Role(
         description="does not learn: hands in the model that it got", corrupt=training.ride_free
     ),
@@ -117,6 +125,10 @@ def role(name: str, settings: Mapping[str, JsonValue] | None = None, peers: Sequ
                 if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
                     raise InvalidInput(f"`turns_at` is in seconds from the start, not {value!r}")
                 found = replace(found, router=gossip.covert_until(value))
+            case "poisoner", "attack":
+                if value not in ATTACKS:
+                    raise InvalidInput(f"`attack` is one of {', '.join(ATTACKS)}, not {value!r}")
+                found = replace(found, attack=ATTACKS[str(value)])
             case _:
                 raise InvalidInput(f"the role {name!r} has no setting {setting!r}")
     return found

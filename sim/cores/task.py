@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from federated.errors import CodecError, StorageError
 from federated.plugin import PeerContext
-from federated.registry import Registry
 from federated.rounds.actions import (
     Action,
     Adopt,
@@ -44,7 +43,7 @@ from federated.rounds.messages import LIFETIME, Body, Message, Model
 from federated.rounds.wire import encode
 from federated.state import Restored, TaskState
 from federated.workbench import prepare
-from sim.adversaries.training import CorruptedRegistry
+from sim.adversaries.league import registry_of
 from sim.cores.settings import STORAGE_RETRY, topic_of
 from sim.cores.shared import Shared, SharedGate
 from sim.cores.timer import Timer
@@ -68,9 +67,7 @@ class Member:
         self._name = name
         self._shared = shared
         self._topic = topic_of(manifest)
-        corrupt = world.role(number).corrupt
-        registry = Registry() if corrupt is None else CorruptedRegistry(corrupt)
-        plugins = registry.load(manifest)
+        plugins = registry_of(world.role(number), world.league).load(manifest)
         index = manifest.peer_ids.index(peer)
         context = PeerContext(peer=peer, members=manifest.peer_ids, index=index, data_dir=None)
         bench = prepare(manifest, plugins, context)

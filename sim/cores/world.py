@@ -15,6 +15,7 @@ from p2p.kad.namespaces import Namespaces
 from p2p.peer_id import PeerId
 from sim.adversaries import HONEST, Role, role
 from sim.adversaries.addresses import shared_addresses
+from sim.adversaries.league import league_of
 from sim.cores.shared import Shared
 from sim.identity import rng_of
 from sim.rung import Setup
@@ -49,6 +50,7 @@ class World:
         self.has_kad = bool(setup.scenario.dht) or self.joins
         self.nodes: list[Node] = []
         self.addresses = shared_addresses(setup.adversaries)
+        self.league = league_of(setup.adversaries, self.peers)
         self._shared: dict[str, Shared] = {}
         self.verify = VerificationCache(self.peers)
 

@@ -17,7 +17,7 @@ from federated.registry import Registry
 from p2p.peer_id import PeerId
 from sim.adversaries import HONEST, Role, role
 from sim.adversaries.addresses import shared_addresses
-from sim.adversaries.training import CorruptedRegistry
+from sim.adversaries.league import league_of, registry_of
 from sim.heap import SimulationError
 from sim.live.bugs import reported_bugs
 from sim.live.clock import LivelockGuard, VirtualClock
@@ -42,6 +42,7 @@ class LiveRung:
         self.fabric.shared = shared_addresses(setup.adversaries)
         self.verification = VerificationCache(self.peers)
         self._registry = Registry()  # one for all: it reads what is installed
+        self._league = league_of(setup.adversaries, self.peers)
         self.nodes = [Node(number, self) for number in range(len(self.peers))]
         self._nursery: trio.Nursery | None = None
         self._clock: VirtualClock | None = None
@@ -79,8 +80,8 @@ class LiveRung:
 
     def registry(self, node: int) -> Registry:
         """The plugins of the node; an adversary's trainers may hand in something else."""
-        corrupt = self.role(node).corrupt
-        return self._registry if corrupt is None else CorruptedRegistry(corrupt)
+        role = self.role(node)
+        return self._registry if role is HONEST else registry_of(role, self._league)
 
     def role(self, node: int) -> Role:
         """What the node does differently; nothing when it is honest."""
