@@ -12,6 +12,7 @@ from rich.table import Table
 from tests.benchmarks.attacks.task import Case
 
 GOAL = 90.0  # percent
+DARK = 55.0  # percent; below, black is hard to read on the map's colour
 
 Row = Mapping[str, Any]
 
@@ -89,7 +90,8 @@ def plot(rows: Sequence[Row], controls: Mapping[str, Mapping[str, float]], file:
         for y, line in enumerate(values):
             for x, value in enumerate(line):
                 weight = "bold" if value >= GOAL else "normal"
-                axis.text(x, y, f"{value:.1f}", ha="center", va="center", weight=weight)
+                color = "white" if value < DARK else "black"
+                axis.text(x, y, f"{value:.1f}", ha="center", va="center", weight=weight, color=color)
         axis.set_xticks(range(len(values[0])), list(next(iter(cells.values()))))
         axis.set_yticks(range(len(values)), list(cells))
         told = ", ".join(

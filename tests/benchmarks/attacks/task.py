@@ -42,7 +42,7 @@ class Case(NamedTuple):
     clients: int = 20
     byzantine: int = 6
     alpha: float = 0.5
-    rounds: int = 60
+    rounds: int = 40
     root: int = 50
 
 
@@ -65,6 +65,7 @@ def rules(f: int, clients: int, root: str) -> dict[str, PluginRef]:
             settings={"steps": mixed, "rule": {"name": "trimmed-mean", "settings": share}},
         ),
         "FLTrust": PluginRef(name="fltrust", settings={"root": root}),
+        "FLTrust, unbounded": PluginRef(name="fltrust", settings={"root": root, "max_trust": None}),
     }
 
 
