@@ -112,6 +112,6 @@ class TaskService:
         if self._files or self._plugins:
             from federated.registry import Registry  # numpy is for those who train
 
-            registry = Registry(self._plugins or None)
+            registry = self._registry or Registry(self._plugins or None)
             for manifest, _ in self._files:
                 registry.load(manifest)

@@ -2,7 +2,7 @@
 
 A trainer multiplies matrices and takes exponentials, and both differ from processor to processor in their
 last bits; so members that each train on the same root set come to slightly different deltas. Here the model
-of the built-in MLP trainers (ReLU layers, softmax cross-entropy) is trained with exact products, an
+of the built-in MLP trainers (ReLU layers, or none; softmax cross-entropy) is trained with exact products, an
 exponential made of elementwise operations, and sums in one order: full batches, SGD with momentum,
 gradients clipped, as `numpy-mlp` does it.
 """
@@ -41,7 +41,7 @@ def layers_of(parameters: Parameters) -> int:
     names = {f"layer{layer}.{part}" for layer in range(count) for part in ("weight", "bias")}
     if not count or set(parameters) != names:
         raise ValueError(
-            "not the model of numpy-mlp and torch-mlp: its tensors are layerN.weight, layerN.bias"
+            "not the model of numpy-mlp, torch-mlp or softmax: its tensors are layerN.weight, layerN.bias"
         )
     return count
 

@@ -126,9 +126,9 @@ def role(name: str, settings: Mapping[str, JsonValue] | None = None, peers: Sequ
                     raise InvalidInput(f"`turns_at` is in seconds from the start, not {value!r}")
                 found = replace(found, router=gossip.covert_until(value))
             case "poisoner", "attack":
-                if value not in ATTACKS:
+                if not isinstance(value, str) or value not in ATTACKS:
                     raise InvalidInput(f"`attack` is one of {', '.join(ATTACKS)}, not {value!r}")
-                found = replace(found, attack=ATTACKS[str(value)])
+                found = replace(found, attack=ATTACKS[value])
             case _:
                 raise InvalidInput(f"the role {name!r} has no setting {setting!r}")
     return found

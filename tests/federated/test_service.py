@@ -19,6 +19,7 @@ from federated.directory.validators import head_key
 from federated.export import MODEL, verify_export
 from federated.invitation import make_invitation
 from federated.manifest import ByInvitation, ByWork, TaskManifest
+from federated.registry import Registry
 from federated.reports import Report
 from federated.service import TaskService
 from federated.tasks import JOINED
@@ -126,9 +127,11 @@ class Net:
         self._peers: dict[int, Peer] = {}
 
     @asynccontextmanager
-    async def peer(self, number: int, *tasks: object) -> AsyncIterator[Peer]:
+    async def peer(
+        self, number: int, *tasks: object, registry: Registry | None = None
+    ) -> AsyncIterator[Peer]:
         """Peer `number` with these tasks, while the body runs."""
-        service = TaskService([str(task) for task in tasks], [])
+        service = TaskService([str(task) for task in tasks], [], registry)
         folder = self._folder / str(number)
         folder.mkdir(exist_ok=True)
         async with AsyncExitStack() as stack:
@@ -172,6 +175,14 @@ def signed_file(folder: Path, manifest: TaskManifest) -> Path:
     path = folder / f"{manifest.name}.json"
     path.write_text(task_file(sign_task(manifest, key_number(1))))
     return path
+
+
+async def test_plugins_are_found_in_the_registry_that_is_given(net: Net, tmp_path: Path) -> None:
+    task = signed_file(tmp_path, tiny_manifest(1, rounds=1))
+    with pytest.raises(InvalidInput, match="'points'"):
+        TaskService([str(task)])
+    async with net.peer(1, task, registry=tiny.registry()) as peer:
+        await peer.until(event="task", state="finished")
 
 
 async def test_a_peer_that_is_no_member_is_refused_and_lives_on(net: Net, tmp_path: Path) -> None:

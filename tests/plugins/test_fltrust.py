@@ -16,6 +16,7 @@ from plugins.aggregation.fltrust import FLTrust, read_root
 from plugins.aggregation.pipeline import Pipeline
 from plugins.aggregation.root_training import RootSet, exponential, gradients, root_delta, softmax
 from plugins.training.numpy_mlp import NumpyMLP
+from plugins.training.softmax import Softmax
 from tests.federated.samples import peer
 
 RNG = np.random.default_rng(8)
@@ -104,6 +105,18 @@ def test_training_on_the_root_set_is_what_the_trainer_does_with_it() -> None:
     assert np.linalg.norm(flat(found) - flat(expected)) < 1e-3 * np.linalg.norm(flat(expected))
 
 
+def test_logistic_regression_is_an_mlp_without_hidden_layers() -> None:
+    trainer = Softmax(inputs=5, classes=3, epochs=15, batch=100)
+    base = trainer.init(1)
+    context = TrainContext(round=0, seed=1, should_stop=lambda: False)
+    new = trainer.train(base, (X.astype(np.float32), Y), context).parameters
+    found = root_delta(base, RootSet(X, Y), steps=15, lr=0.1, momentum=0.9, clip=1.0)
+    expected = flat(new) - flat(base)
+    assert np.linalg.norm(expected) > 0.1
+    assert np.linalg.norm(flat(found) - expected) < 1e-3 * np.linalg.norm(expected)
+    assert FLTrust(root=ROOT).init(base) == {}
+
+
 def test_trust_by_hand() -> None:
     """Each delta at the root delta's length, by the cosine with it, and none that points away."""
     base = TRAINER.init(1)
@@ -117,6 +130,41 @@ def test_trust_by_hand() -> None:
         cosine = max(0.0, float(delta @ root / np.linalg.norm(delta) / length))
         total, trust = total + cosine * length * delta / np.linalg.norm(delta), trust + cosine
     assert flat(moved) - flat(base) == pytest.approx(total / trust, abs=1e-6)
+
+
+def leaning(share: float, seed: int) -> Parameters:
+    """A delta of length 3 whose cosine with the root set's own is `share`."""
+    base = TRAINER.init(1)
+    root = flat(root_delta(base, RootSet(X, Y), steps=15, lr=0.1, momentum=0.9, clip=1.0))
+    along = root / np.linalg.norm(root)
+    across = np.random.default_rng(seed).standard_normal(len(root))
+    across -= (across @ along) * along
+    across /= np.linalg.norm(across)
+    values = 3 * (share * along + math.sqrt(1 - share * share) * across)
+    found, start = {}, 0
+    for name in sorted(base):
+        found[name] = values[start : start + base[name].size].reshape(base[name].shape).astype(np.float32)
+        start += base[name].size
+    return found
+
+
+@pytest.mark.parametrize(
+    ("most", "trusts"),
+    [
+        (1.0, (0.1, 0.2, 0.2, 0.2, 0.0)),  # the lower median of 0.1, 0.2, 0.3 and 0.9
+        (2.0, (0.1, 0.2, 0.3, 0.4, 0.0)),
+        (None, (0.1, 0.2, 0.3, 0.9, 0.0)),
+    ],
+)
+def test_nobody_is_trusted_much_more_than_the_median_of_the_trusted(
+    most: float | None, trusts: tuple[float, ...]
+) -> None:
+    base = TRAINER.init(1)
+    deltas = [leaning(share, seed) for seed, share in enumerate((0.1, 0.2, 0.3, 0.9, -0.9))]
+    moved = FLTrust(root=ROOT, max_trust=most).aggregate(base, updates(*deltas))
+    length = np.linalg.norm(flat(root_delta(base, RootSet(X, Y), steps=15, lr=0.1, momentum=0.9, clip=1.0)))
+    step = sum(trust * flat(delta) / 3 * length for trust, delta in zip(trusts, deltas, strict=True))
+    assert flat(moved) - flat(base) == pytest.approx(step / sum(trusts), abs=1e-6)
 
 
 def test_a_majority_of_liars_is_withstood() -> None:
@@ -161,7 +209,7 @@ def test_steps_before_it_change_what_it_trusts() -> None:
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ({"w": np.zeros(3)}, "not the model of numpy-mlp and torch-mlp"),
+        ({"w": np.zeros(3)}, "not the model of numpy-mlp, torch-mlp or softmax"),
         ({}, "not the model of numpy-mlp"),
         (NumpyMLP(inputs=4, classes=3).init(1), "x has 5 columns and y goes to 2, the model has 4 inputs"),
         (NumpyMLP(inputs=5, classes=2).init(1), "the model has 5 inputs and 2 classes"),

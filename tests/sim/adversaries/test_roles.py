@@ -9,13 +9,14 @@ import pytest
 from p2p.errors import InvalidInput
 from sim.adversaries import HONEST, ROLES, Role, role
 from sim.adversaries.gossip import Censor, Covert
+from sim.adversaries.poisoning import ATTACKS
 from tests.gossipsub.support import peer_number
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_every_role_changes_one_thing_and_says_which(name: str) -> None:
     found = role(name)
-    assert sum(map(bool, (found.router, found.answer, found.corrupt, found.conspires))) == 1
+    assert sum(map(bool, (found.router, found.answer, found.corrupt, found.attack, found.conspires))) == 1
     assert found.description[0].islower()
     assert not found.description.endswith(".")
 
@@ -45,6 +46,12 @@ def test_a_covert_one_turns_when_its_settings_say_so() -> None:
     assert (router.turns_at, Covert.turns_at) == (7.5, 120.0)
 
 
+def test_a_poisoner_does_what_its_settings_say() -> None:
+    assert role("poisoner").attack is ATTACKS["sign"]
+    assert role("poisoner", {"attack": "alie"}).attack is ATTACKS["alie"]
+    assert all(name in ROLES["poisoner"].description for name in ATTACKS)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "reason"),
     [
@@ -57,6 +64,8 @@ def test_a_covert_one_turns_when_its_settings_say_so() -> None:
         ("covert", {"turns_at": -1}, "not -1"),
         ("covert", {"turns_at": False}, "not False"),
         ("covert", {"victim": 1}, "has no setting"),
+        ("poisoner", {"attack": "kindness"}, "one of sign, gauss, alie, ipm, label-flip, not 'kindness'"),
+        ("poisoner", {"attack": [1]}, r"not \[1\]"),
     ],
 )
 def test_wrong_settings_are_refused(name: str, settings: dict[str, Any], reason: str) -> None:
