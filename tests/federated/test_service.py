@@ -131,7 +131,7 @@ class Net:
         self, number: int, *tasks: object, registry: Registry | None = None
     ) -> AsyncIterator[Peer]:
         """Peer `number` with these tasks, while the body runs."""
-        service = TaskService([str(task) for task in tasks], [], registry)
+        service = TaskService([str(task) for task in tasks], registry=registry)
         folder = self._folder / str(number)
         folder.mkdir(exist_ok=True)
         async with AsyncExitStack() as stack:

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tests.benchmarks.attacks import simulator, sockets, workbench
-from tests.benchmarks.attacks.report import plot, rows_of, table, tasks_of
+from tests.benchmarks.attacks.report import plot, rows_of, table, tasks_of, title
 from tests.benchmarks.attacks.task import CLEAN, COLUMNS, DATASETS, MODELS, RULES, TAILORED, Case, alone
 
 WIDTH = 150  # characters of the tables
@@ -119,8 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.json.write_text(text + "\n", encoding="utf-8")
     if arguments.plot:
         plot(rows, beside, arguments.plot)
+    console = Console(width=WIDTH)
     for task in tasks_of(rows):
-        Console(width=WIDTH).print(table(rows, *task, beside[", ".join(task)]))
+        console.print(title(*task, beside[", ".join(task)]), table(rows, *task), highlight=False)
     print(f"{len(cases)} runs in {seconds:.0f} s")
     return 0
 

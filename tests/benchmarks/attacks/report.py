@@ -57,11 +57,16 @@ def grid(rows: Sequence[Row], dataset: str, model: str) -> dict[str, dict[str, R
     return found
 
 
-def table(rows: Sequence[Row], dataset: str, model: str, controls: Mapping[str, float]) -> Table:
+def title(dataset: str, model: str, controls: Mapping[str, float]) -> str:
+    """What was trained, and what one machine reaches."""
+    told = ", ".join(f"{name} alone {accuracy:.1f}" for name, accuracy in controls.items())
+    return f"{dataset}, {model}: accuracy in %; {told}"
+
+
+def table(rows: Sequence[Row], dataset: str, model: str) -> Table:
     """Mean accuracy, and the lowest over the seeds in brackets; bold from `GOAL` on."""
     cells = grid(rows, dataset, model)
-    told = ", ".join(f"{name} alone {accuracy:.1f} %" for name, accuracy in controls.items())
-    found = Table("rule", *next(iter(cells.values())), title=f"{dataset}, {model}; {told}")
+    found = Table("rule", *next(iter(cells.values())))
     for rule, by_attack in cells.items():
         texts = [f"{row['accuracy']:.1f} ({row['lowest']:.1f})" for row in by_attack.values()]
         bold = [row["accuracy"] >= GOAL for row in by_attack.values()]
@@ -94,9 +99,6 @@ def plot(rows: Sequence[Row], controls: Mapping[str, Mapping[str, float]], file:
                 axis.text(x, y, f"{value:.1f}", ha="center", va="center", weight=weight, color=color)
         axis.set_xticks(range(len(values[0])), list(next(iter(cells.values()))))
         axis.set_yticks(range(len(values)), list(cells))
-        told = ", ".join(
-            f"{name} alone {value:.1f}" for name, value in controls[f"{dataset}, {model}"].items()
-        )
-        axis.set_title(f"{dataset}, {model}: accuracy in %; {told}", fontsize=10)
+        axis.set_title(title(dataset, model, controls[f"{dataset}, {model}"]), fontsize=10)
     figure.savefig(file, dpi=120)
     pyplot.close(figure)

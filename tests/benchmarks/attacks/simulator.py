@@ -40,15 +40,16 @@ def scenario(case: Case) -> Scenario:
         train_seconds=1.0,
         **{role: ref.name for role, ref in plugins.items()},
     )
-    poisoners = liars(case)
-    who = Selection(nodes=tuple(poisoners))
-    lying = Adversary(role="poisoner", who=who, settings={"attack": case.attack}) if poisoners else None
+    lying = [
+        Adversary(role="poisoner", who=Selection(nodes=(number,)), settings={"attack": case.attack})
+        for number in liars(case)
+    ]
     return Scenario(
         name="attacks",
         rung="cores",
         peers=case.clients,
         topology=Topology(degree=10),
         task=(load,),
-        adversaries=() if lying is None else (lying,),
+        adversaries=tuple(lying),
         checks=Checks(certified=1.0),
     )
