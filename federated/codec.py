@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -57,11 +58,10 @@ RANKS = {name: rank for rank, name in enumerate(DTYPES)}
 
 def encode(parameters: Mapping[str, Array]) -> bytes:
     """The canonical bytes of `parameters`. Raises `CodecError` for what no peer would accept."""
-    schema = _layout(schema_of(parameters))
+    schema, header = _form(schema_of(parameters))
     for spec in schema:
         if not NAME.fullmatch(spec.name) or len(spec.shape) > MAX_RANK or len(schema) > MAX_TENSORS:
             raise CodecError("schema", f"tensor {spec} is over the limits of the format")
-    header = _header(schema)
     if len(header) > LENGTH_SIZE + MAX_HEADER:
         raise CodecError("schema", f"a header of {len(header)} bytes is over the limit of {MAX_HEADER}")
     arrays = (np.ascontiguousarray(parameters[spec.name], _little_endian(spec)) for spec in schema)
@@ -70,8 +70,8 @@ def encode(parameters: Mapping[str, Array]) -> bytes:
 
 def encoded_size(schema: Schema) -> int:
     """The size in bytes of every update with this schema."""
-    ordered = _layout(schema)
-    return len(_header(ordered)) + sum(_size(spec) for spec in ordered)
+    ordered, header = _form(schema)
+    return len(header) + sum(_size(spec) for spec in ordered)
 
 
 def decode(data: bytes, schema: Schema, limit: int) -> Parameters:
@@ -82,6 +82,9 @@ def decode(data: bytes, schema: Schema, limit: int) -> Parameters:
     shapes), `layout` (tensors that overlap, share bytes or leave a gap, or any other encoding than
     the canonical one). Values are not looked at; see `federated.parameters.non_finite`.
     """
+    ordered, expected = _form(schema)
+    if len(data) <= limit and data.startswith(expected):  # most of all are as they should be
+        return _tensors(data, len(expected), ordered)
     header, entries, found = _open(data, limit)
     problem = schema_difference(found, schema)
     if problem is not None:
@@ -112,7 +115,11 @@ def _read(data: bytes, header: bytes, entries: Mapping[str, Any], ordered: Schem
     _check_offsets(entries)
     if header != _header(ordered):
         raise CodecError("layout", "the header is not in its canonical form")
-    start = len(header)
+    return _tensors(data, len(header), ordered)
+
+
+def _tensors(data: bytes, start: int, ordered: Schema) -> Parameters:
+    """The tensors whose bytes begin at `start`."""
     if len(data) != start + sum(_size(spec) for spec in ordered):
         raise CodecError("size", f"{len(data) - start} bytes of data do not fill the tensors exactly")
     parameters: Parameters = {}
@@ -122,6 +129,13 @@ def _read(data: bytes, header: bytes, entries: Mapping[str, Any], ordered: Schem
         parameters[spec.name] = array.reshape(spec.shape).astype(spec.dtype)
         start += _size(spec)
     return dict(sorted(parameters.items()))
+
+
+@lru_cache(maxsize=16)
+def _form(schema: Schema) -> tuple[Schema, bytes]:
+    """(the tensors in the order in which their bytes stand, the header of what has this schema)."""
+    ordered = _layout(schema)
+    return ordered, _header(ordered)
 
 
 def _layout(schema: Schema) -> Schema:

@@ -75,6 +75,7 @@ from federated.rounds.events import (
     FetchFailed,
     LeaveWanted,
     Measured,
+    Phase,
     Started,
     Verdict,
 )
@@ -94,6 +95,8 @@ from p2p.host import Host
 from p2p.scope import open_scope
 
 CLOSE_GRACE = 1.0  # seconds to finish the write that is under way
+
+PATIENT = (Phase.TRAIN, Phase.AWAIT)  # while they last, nothing follows from what others say of the round
 
 logger = logging.getLogger(__name__)
 
@@ -191,8 +194,6 @@ class Task:
                 await self._measure()
                 while True:
                     await self._perform(await self._next_actions(machine))
-                    while events := self._inbox.take():
-                        await self._perform(machine.handle_all(events, trio.current_time()))
 
     async def _start(self) -> tuple[RoundMachine, Started]:
         """The machine and its first event: everything in it is at hand, here and for others."""
@@ -237,13 +238,13 @@ class Task:
     # What happens
 
     async def _next_actions(self, machine: RoundMachine) -> list[Action]:
-        """What the machine wants after the next event, or at its deadline."""
-        event: Event | None = None
+        """What the machine wants after the next events, or at its deadline."""
+        events: Sequence[Event] = ()
         deadline = machine.next_deadline()
         with trio.move_on_at(math.inf if deadline is None else deadline):
-            event = await self._inbox.receive()
+            events = await self._inbox.receive(may_wait=machine.phase in PATIENT)
         now = trio.current_time()
-        return machine.handle_timer(now) if event is None else machine.handle(event, now)
+        return machine.handle_all(events, now) if events else machine.handle_timer(now)
 
     # What is to be done
 

@@ -39,11 +39,11 @@ class Inbox(Protocol):
     async def put(self, event: Event) -> None:
         """Adds an event; waits while there are too many."""
 
-    async def receive(self) -> Event:
-        """The next event, once there is one."""
+    async def receive(self, *, may_wait: bool) -> Sequence[Event]:
+        """The next event, once there is one, and those that may be handled in the same turn.
 
-    def take(self) -> Sequence[Event]:
-        """The events that are to be handled in the same turn, as far as others need not have theirs first."""
+        Who `may_wait` need not be told at once what others say of the round in progress.
+        """
 
 
 class Link(Protocol):
@@ -128,13 +128,9 @@ class Queue:
         """As `Inbox.put`."""
         await self._send.send(event)
 
-    async def receive(self) -> Event:
-        """As `Inbox.receive`."""
-        return await self._receive.receive()
-
-    def take(self) -> Sequence[Event]:
-        """None: others have their turn."""
-        return ()
+    async def receive(self, *, may_wait: bool) -> Sequence[Event]:
+        """As `Inbox.receive`: one event, and then others have their turn."""
+        return (await self._receive.receive(),)
 
 
 class OverlayLink:

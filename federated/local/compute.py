@@ -21,8 +21,8 @@ import trio
 
 from federated.compute import InlineCompute, Kind, ShouldStop
 
-TURN = 0.1  # seconds that jobs may take together; within that Ctrl-C is answered, and results come
-PATIENCE = 0.2  # seconds; after that they do not wait for the one that takes long
+TURN = 0.5  # seconds that jobs may take together: the first to ask waits no longer for its result
+PATIENCE = 1.0  # seconds; after that they do not wait for the one that takes long
 MOMENT = 0.02  # seconds that a job may take on the event loop
 
 T = TypeVar("T")

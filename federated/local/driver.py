@@ -81,6 +81,7 @@ async def run_local(manifest: TaskManifest, keys: Sequence[KeyPair], tell: Tell)
         "compute": lambda: compute,
         "verify": commons.verify,
         "prepare": commons.prepare,
+        "rng": _rng(manifest),
     }
     async with open_scope() as nursery, AsyncExitStack() as stack:
         nursery.start_soon(compute.serve)
@@ -93,3 +94,9 @@ async def run_local(manifest: TaskManifest, keys: Sequence[KeyPair], tell: Tell)
     if run.failure is not None:
         raise PluginError(run.failure)
     return bool(run.spent)
+
+
+def _rng(manifest: TaskManifest) -> random.Random:
+    """What members draw from: what the system gives where a model must not tell of it, else its seed is."""
+    is_secret = manifest.privacy is not None or manifest.sums is not None
+    return random.SystemRandom() if is_secret else random.Random()

@@ -9,7 +9,6 @@ encrypted, encoded or copied; votes are signed, as everywhere.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ import trio
 
 from federated.local.log import Log, Reader
 from federated.rounds.events import Event, HistoryFailed, HistoryFetched, MessageReceived, PeerConnected
-from federated.rounds.messages import Body, Certificate
+from federated.rounds.messages import Body, Certificate, Commit, Proof, Propose, Reveal, Vote
 from federated.rounds.wire import decode_entry
 from p2p.waiter import Waiter
 
@@ -28,6 +27,14 @@ if TYPE_CHECKING:
     from federated.rounds.committee import Membership
     from p2p.keys import KeyPair
     from p2p.peer_id import PeerId
+
+PROGRESS = (
+    Commit,
+    Reveal,
+    Propose,
+    Vote,
+    Proof,
+)  # those that may wait hear of it once something else is said
 
 
 class Bus:
@@ -39,17 +46,21 @@ class Bus:
         self.log = Log()
         self.histories: dict[PeerId, ReadCertificates] = {}
         self._waiting: dict[Waiter, None] = {}
+        self._dozing: dict[Waiter, None] = {}  # those that may wait
 
     def say(self, sender: PeerId, body: Body) -> None:
         """Everybody else hears `body`."""
         self.log.add(MessageReceived(sender=sender, body=body))
         waiting, self._waiting = self._waiting, {}
+        if not isinstance(body, PROGRESS):
+            waiting |= self._dozing
+            self._dozing = {}
         for waiter in waiting:
             waiter.wake()
 
-    async def wait(self, waiter: Waiter) -> None:
-        """Returns when something was said, or `waiter` is woken."""
-        self._waiting[waiter] = None
+    async def wait(self, waiter: Waiter, *, may_wait: bool) -> None:
+        """Returns when something was said that matters, or `waiter` is woken."""
+        (self._dozing if may_wait else self._waiting)[waiter] = None
         await waiter.wait()
 
 
@@ -64,9 +75,7 @@ class LocalLink:
         self._bus = bus
         self.key = key
         self._heard = Reader(bus.log, peer)
-        self._own: deque[Event] = deque(
-            PeerConnected(peer=other) for other in bus.members if other is not peer
-        )
+        self._own: list[Event] = [PeerConnected(peer=other) for other in bus.members if other is not peer]
         self._waiter = Waiter()
 
     @property
@@ -81,20 +90,16 @@ class LocalLink:
         self._own.append(event)
         self._waiter.wake()
 
-    async def receive(self) -> Event:
-        """As `Inbox.receive`."""
-        await trio.lowlevel.checkpoint()
-        self._own.extend(self._heard.take())
+    async def receive(self, *, may_wait: bool) -> Sequence[Event]:
+        """As `Inbox.receive`: all that is there."""
+        self._own += self._heard.take()
+        if self._own:
+            await trio.lowlevel.checkpoint()  # others have their turn
         while not self._own:
-            await self._bus.wait(self._waiter)
-            self._own.extend(self._heard.take())
-        return self._own.popleft()
-
-    def take(self) -> Sequence[Event]:
-        """All that is there."""
-        self._own.extend(self._heard.take())
-        taken, self._own = self._own, deque()
-        return taken
+            await self._bus.wait(self._waiter, may_wait=may_wait)
+            self._own += self._heard.take()
+        events, self._own = self._own, []
+        return events
 
     # The link
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -17,7 +18,7 @@ from federated.rounds.events import (
     PeerConnected,
     TrainFailed,
 )
-from federated.rounds.messages import Hello
+from federated.rounds.messages import Choice, Hello, Vote
 from federated.rounds.wire import encode_entry
 from tests.federated.chains import Chain
 from tests.federated.lab import peer_number, tiny_manifest
@@ -33,25 +34,40 @@ def links() -> list[LocalLink]:
     return [LocalLink(bus, peer, key_number(number)) for number, peer in enumerate(PEERS, 1)]
 
 
+async def heard_by(link: LocalLink) -> list[Event]:
+    """What it hears without waiting."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            found = list[Event]()
+
+            async def hear() -> None:
+                found.extend(await link.receive(may_wait=False))
+                scope.cancel()
+
+            nursery.start_soon(hear)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    return found
+
+
 def hello(number: int = 1) -> Hello:
     return Hello(round=number, base=bytes(32))
 
 
 async def test_all_are_connected_from_the_beginning() -> None:
     for link in links():
-        assert [*link.take()] == [PeerConnected(peer=peer) for peer in PEERS if peer != link.peer]
-        assert not link.take()
+        assert await heard_by(link) == [PeerConnected(peer=peer) for peer in PEERS if peer != link.peer]
+        assert await heard_by(link) == []
 
 
 async def test_what_is_said_wakes_all_that_sleep_and_comes_in_order() -> None:
     members = links()
     heard: dict[int, list[Event]] = {}
     for link in members:
-        link.take()
+        await link.receive(may_wait=False)
 
     async def listen(number: int) -> None:
-        heard[number] = [await members[number].receive()]
-        heard[number] += members[number].take()
+        heard[number] = [*await members[number].receive(may_wait=False)]
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen, 1)
@@ -61,28 +77,31 @@ async def test_what_is_said_wakes_all_that_sleep_and_comes_in_order() -> None:
         members[0].publish(hello(2))
     said = [MessageReceived(sender=PEERS[0], body=hello(number)) for number in (1, 2)]
     assert heard == {1: said, 2: said}
-    assert not members[0].take()
+    assert await heard_by(members[0]) == []
 
 
 async def test_what_comes_of_work_wakes_its_member_and_comes_before_what_is_heard_later() -> None:
     one, other, _ = links()
-    one.take()
+    await one.receive(may_wait=False)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.put, TrainFailed(round=1))
-            assert await one.receive() == TrainFailed(round=1)
+            assert [*await one.receive(may_wait=False)] == [TrainFailed(round=1)]
     await one.put(TrainFailed(round=2))
     other.publish(hello())
-    assert [*one.take()] == [TrainFailed(round=2), MessageReceived(sender=PEERS[1], body=hello())]
+    assert [*await one.receive(may_wait=False)] == [
+        TrainFailed(round=2),
+        MessageReceived(sender=PEERS[1], body=hello()),
+    ]
 
 
 async def test_who_was_cancelled_while_it_slept_sleeps_again() -> None:
     one, other, _ = links()
-    one.take()
+    await one.receive(may_wait=False)
     with trio.move_on_after(0):
-        await one.receive()
+        await one.receive(may_wait=False)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(one.receive)
+        nursery.start_soon(partial(one.receive, may_wait=False))
         await wait_all_tasks_blocked()
         other.publish(hello())
 
@@ -101,11 +120,44 @@ async def test_history_comes_from_the_first_holder_that_has_some() -> None:
         return [encode_entry(TASK, each) for each in certificates[:count]]
 
     action = FetchHistory(first=1, count=2, holders=(peer_number(9), PEERS[1], PEERS[2]))
-    one.take()
+    await one.receive(may_wait=False)
     async with trio.open_nursery() as nursery:
         with one.listen(), other.follow(nursery, nothing), third.follow(nursery, read):
             await one.fetch_history(action)
             assert asked == [(TASK, 1, 2)]
-            assert [*one.take()] == [HistoryFetched(holder=PEERS[2], certificates=tuple(certificates[:2]))]
+            assert [*await one.receive(may_wait=False)] == [
+                HistoryFetched(holder=PEERS[2], certificates=tuple(certificates[:2]))
+            ]
     await one.fetch_history(action)
-    assert [*one.take()] == [HistoryFailed()]
+    assert [*await one.receive(may_wait=False)] == [HistoryFailed()]
+
+
+async def test_who_may_wait_hears_what_voters_say_once_something_else_is_said() -> None:
+    members = links()
+    for link in members:
+        await link.receive(may_wait=False)
+    heard: dict[int, list[Event]] = {}
+
+    async def listen(number: int) -> None:
+        heard[number] = [*await members[number].receive(may_wait=number == 1)]
+
+    vote = Vote(round=1, view=1, choice=Choice.NOTARIZE, block=bytes(32), signature=bytes(64))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen, 1)
+        nursery.start_soon(listen, 2)
+        await wait_all_tasks_blocked()
+        members[0].publish(vote)
+        await wait_all_tasks_blocked()
+        assert [*heard] == [2]
+        members[2].publish(hello())
+    said = [MessageReceived(sender=PEERS[0], body=vote), MessageReceived(sender=PEERS[2], body=hello())]
+    assert heard == {1: said, 2: said[:1]}
+
+
+async def test_who_may_wait_is_woken_by_its_own_work() -> None:
+    one, _, _ = links()
+    await one.receive(may_wait=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(one.receive, may_wait=True))
+        await wait_all_tasks_blocked()
+        await one.put(TrainFailed(round=1))
