@@ -22,6 +22,7 @@ import trio
 
 from federated import codec
 from federated.errors import CodecError, PluginError
+from federated.manifest import STEP
 from federated.parameters import non_finite, split
 from federated.privacy import EXAMPLES, KEY
 from federated.rounds.events import (
@@ -49,7 +50,6 @@ from federated.sums.documents import (
 from federated.sums.grid import Grid
 from federated.sums.past import StepSoFar, at_once
 from federated.sums.steps import (
-    ROUNDS,
     Opened,
     Step,
     Terms,
@@ -188,7 +188,7 @@ class SumWork(RoundWork):
         roots = []
         while (share := await self._compute.run(lambda _: next(sealed, None))) is not None:
             roots.append(await self._shelf.keep(share, needed=True))
-        self._shelf.hold(roots, ROUNDS)
+        self._shelf.hold(roots, STEP)
         return encode_dealing(number, self._me, Dealing(tuple(roots)))
 
     async def _attest(self, number: int, situation: Situation) -> bytes:

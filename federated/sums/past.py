@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from federated.errors import CodecError
+from federated.manifest import STEP
 from federated.rounds.audits import PARALLEL
 from federated.rounds.committee import Membership
 from federated.rounds.inputs import listed_size, unpack_inputs
@@ -25,7 +26,7 @@ from federated.sums.documents import ATTEST, decode_attestation, decode_dealing,
 from federated.sums.holders import draw_holders
 from federated.sums.sets import settle
 from federated.sums.situation import Situation
-from federated.sums.steps import ROUNDS, Step, Terms, step_of
+from federated.sums.steps import Step, Terms, step_of
 from p2p.blobs.errors import BlobUnavailable
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class StepSoFar:
 
     async def get(self, root: bytes, size: int, holders: Sequence[PeerId]) -> bytes:
         """A blob that later rounds of the step may need too. Raises `BlobUnavailable`."""
-        self._shelf.hold([root], ROUNDS)
+        self._shelf.hold([root], STEP)
         return await self._blobs.fetch(root, size, holders)
 
     async def _gather(self, number: int) -> Situation | None:

@@ -84,4 +84,6 @@ class Situation:
             told["dealings"] = len(self.dealings)
         if self.sums is not None:
             told |= {"summed": self.sums.count, "groups": len(self.sums.groups)}
+            counted = [number for group in self.sums.groups for number in group]
+            told["left_out"] = [str(peer) for at, peer in enumerate(self.dealers) if at not in counted]
         return told

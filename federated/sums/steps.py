@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from federated.errors import CodecError
+from federated.manifest import STEP
 from federated.rounds.messages import HASH_SIZE
 from federated.sums.decoding import open_arrays
 from federated.sums.documents import CHECKS, ELEMENT, Opening, head, pack_elements, unpack_elements
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from federated.sums.sets import Sums
     from p2p.keys import KeyPair
     from p2p.peer_id import PeerId
-
-ROUNDS = 3  # of a step
 
 _POLYNOMIALS, _EPHEMERAL = b"atcp/sums/polynomials/1\n", b"atcp/sums/ephemeral/1\n"
 _FACTORS = b"atcp/sums/factors/1\n"
@@ -54,7 +53,7 @@ class Step(Enum):
 
 def step_of(round_number: int) -> Step:
     """What a round is for; rounds count from 1."""
-    return tuple(Step)[(round_number - 1) % ROUNDS]
+    return tuple(Step)[(round_number - 1) % STEP]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from federated.local import local_keys, run_local
-from federated.manifest import PluginRef, SecureSums, TaskManifest
+from federated.manifest import STEP, PluginRef, SecureSums, TaskManifest
 from federated.parameters import schema_of
 from federated.reports import Report
 from federated.rounds.committee import Membership
@@ -32,7 +32,7 @@ from federated.sums.documents import Opening
 from federated.sums.grid import Grid
 from federated.sums.holders import draw_holders
 from federated.sums.sets import Sums
-from federated.sums.steps import ROUNDS, Terms, add_share, checks_of, deal, factors, open_share, open_sums
+from federated.sums.steps import Terms, add_share, checks_of, deal, factors, open_share, open_sums
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
 
@@ -53,7 +53,7 @@ class Whole:
 def run_task(mode: str, peers: int, steps: int, sums: SecureSums | None) -> Whole:
     """Runs a task in one process."""
     keys = local_keys(peers, SEED)
-    rounds = steps * (1 if sums is None else ROUNDS)
+    rounds = steps * (1 if sums is None else STEP)
     task = TaskManifest(
         name="sums",
         seed=SEED,

@@ -88,7 +88,8 @@ async def test_the_model_is_the_mean_of_updates_that_nobody_saw(autojump_clock: 
     told = [lab.rounds(1)[number]["sums"] for number in (1, 2, 3)]
     assert told[0] == {"mode": "private", "step": "deal", "result": "dealt", "holders": 5}
     assert told[1] == {**told[0], "step": "attest", "result": "attested", "dealings": 5}
-    opened = {"step": "open", "result": "opened", "summed": 5, "groups": 1, "wrong": []}
+    opened: dict[str, Any] = {"step": "open", "result": "opened", "summed": 5, "groups": 1}
+    opened |= {"wrong": [], "left_out": []}
     assert told[2] == {**told[1], **opened}
     accuracies = [lab.rounds(1)[number]["accuracy"] for number in range(1, 7)]
     assert accuracies[0] == accuracies[1] != accuracies[2] == accuracies[3]
@@ -200,6 +201,7 @@ async def test_a_bad_dealer_is_left_out(
     await finish(lab, *MEMBERS)
     assert_agreed(lab, 3)
     assert lab.rounds(1)[3]["sums"]["summed"] == 4
+    assert lab.rounds(1)[3]["sums"]["left_out"] == [str(bad)]
     goals = [goal for number, goal in points(lab).items() if number != 4]
     assert weights_after(lab, 3) == pytest.approx(pulled(SEED, goals), abs=1e-6)
 
