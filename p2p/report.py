@@ -87,6 +87,8 @@ def describe(event: Event) -> str | None:
 
 def _describe_round(event: Event) -> str:
     outcome = "skipped" if event["skipped"] else f"model {event['digest'][:16]}"
+    if "sums" in event and not event["skipped"]:
+        outcome = f"{event['sums']['result']}, {outcome}"
     accuracy = event.get("accuracy")
     quality = "" if accuracy is None else f", accuracy {accuracy:.4f}"
     return (

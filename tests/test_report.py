@@ -80,6 +80,8 @@ def test_a_round_says_what_came_of_it():
     assert describe(ROUND) == "round 3: model abababababababab from 2 peers, accuracy 0.5000 in 1.25 s"
     skipped = {**ROUND, "skipped": True, "participants": [], "accuracy": None}
     assert describe(skipped) == "round 3: skipped from 0 peers in 1.25 s"
+    summed = ROUND | {"sums": {"result": "attested"}}
+    assert describe(summed).startswith("round 3: attested, model abababababababab from 2 peers")
 
 
 def test_a_human_reader_sees_each_event_at_once():

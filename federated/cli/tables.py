@@ -25,7 +25,7 @@ def status_table(tasks: Sequence[Mapping[str, Any]]) -> Table:
             "certified": _certificate(task["certificate"]),
             "accuracy": "" if task["accuracy"] is None else f"{task['accuracy']:.4f}",
             "privacy": _privacy(task.get("privacy")),
-            "sums": _sums(task.get("sums")),
+            "sums": _sums(task.get("mode", "robust"), task.get("sums")),
             "refused": ", ".join(
                 f"…{item['peer'][-6:]} {item['rule']}×{item['count']}" for item in task["refused"]
             ),
@@ -104,10 +104,10 @@ def _privacy(spent: Mapping[str, Any] | None) -> str:
     return f"{given}, {spent['updates']} updates"
 
 
-def _sums(step: Mapping[str, Any] | None) -> str:
+def _sums(mode: str, step: Mapping[str, Any] | None) -> str:
     """What the last round was for, in a task of secure sums, and what came of it."""
     if step is None:
-        return ""
+        return "" if mode == "robust" else mode
     counts = {"dealings": "dealings", "summed": "summed up", "groups": "groups", "holders": "holders"}
     known = [f"{step[name]} {text}" for name, text in counts.items() if name in step]
     wrong = [f"{len(step['wrong'])} wrong"] if step.get("wrong") else []

@@ -120,5 +120,7 @@ def test_what_the_last_round_was_for_is_shown() -> None:
     assert told.startswith(
         "sums grouped, open: opened, 12 dealings, 11 summed up, 2 groups, 9 holders, 1 wrong"
     )
-    plain = shown(status_table([{**TASK, "sums": None}]))
-    assert not [line for line in plain if line.strip().startswith("sums")]
+    for mode, rows in (("robust", []), ("private", ["sums private"])):
+        plain = shown(status_table([{**TASK, "mode": mode, "sums": None}]))
+        found = [" ".join(line.split()) for line in plain if line.strip().startswith("sums")]
+        assert found == rows
