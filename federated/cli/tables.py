@@ -109,6 +109,8 @@ def _sums(mode: str, step: Mapping[str, Any] | None) -> str:
     if step is None:
         return "" if mode == "robust" else mode
     counts = {"dealings": "dealings", "summed": "summed up", "groups": "groups", "holders": "holders"}
+    if mode == "private":
+        del counts["groups"]
     known = [f"{step[name]} {text}" for name, text in counts.items() if name in step]
     wrong = [f"{len(step['wrong'])} wrong"] if step.get("wrong") else []
     return ", ".join([f"{step['mode']}, {step['step']}: {step['result']}", *known, *wrong])

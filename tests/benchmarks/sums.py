@@ -23,20 +23,24 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from federated.local import local_keys, run_local
+from federated.compute import ThreadCompute
 from federated.manifest import STEP, PluginRef, SecureSums, TaskManifest
 from federated.parameters import schema_of
-from federated.reports import Report
+from federated.registry import Registry
 from federated.rounds.committee import Membership
 from federated.sums.documents import Opening
 from federated.sums.grid import Grid
 from federated.sums.holders import draw_holders
 from federated.sums.sets import Sums
 from federated.sums.steps import Terms, add_share, checks_of, deal, factors, open_share, open_sums
+from p2p.blobs import BlobStore
 from p2p.keys import KeyPair
 from p2p.peer_id import PeerId
+from tests.federated.lab import Lab, open_lab, peer_number, start_with
+from tests.support import key_number
 
 HOLDERS = 9
+CAPACITY = 1 << 28  # bytes of blobs of a member
 SEED = 7
 
 
@@ -50,38 +54,47 @@ class Whole:
     accuracy: float
 
 
+class Town(Lab):
+    """Members with room for all shares, on a network in memory."""
+
+    def store(self, number: int) -> BlobStore:
+        """The blobs of a member."""
+        return self._stores.setdefault(number, BlobStore(None, CAPACITY))
+
+
+async def finish(town: Town, members: range) -> None:
+    """Runs the task to its end."""
+    async with open_lab(town) as nursery:
+        for number in members:
+            await nursery.start(start_with, town, number, Registry())
+        await town.until_finished(*members)
+
+
 def run_task(mode: str, peers: int, steps: int, sums: SecureSums | None) -> Whole:
-    """Runs a task in one process."""
-    keys = local_keys(peers, SEED)
-    rounds = steps * (1 if sums is None else STEP)
+    """Runs a task in one process, over the overlay in memory."""
+    rounds, members = steps * (1 if sums is None else STEP), range(1, peers + 1)
     task = TaskManifest(
         name="sums",
         seed=SEED,
         rounds=rounds,
-        members=[str(PeerId.from_public_key(key.public)) for key in keys],
+        members=[str(peer_number(number)) for number in members],
         preprocessor=PluginRef(name="digits"),
         trainer=PluginRef(name="numpy-mlp"),
         aggregator=PluginRef(name="weighted-mean" if sums is None or sums.group is None else "median"),
         validator=PluginRef(name="update-check"),
         sums=sums,
     )
-    last: dict[PeerId, Report] = {}
-
-    def hear(peer: PeerId, report: Report) -> None:
-        if report["event"] == "round" and report["round"] == rounds:
-            last[peer] = report
-
-    began = time.process_time()
-    trio.run(run_local, task, keys, hear)
+    town, began = Town(task, compute=ThreadCompute), time.process_time()
+    trio.run(finish, town, members)
     seconds = time.process_time() - began
-    sent = sum(report["bytes_sent"] for report in last.values()) / len(last)
-    accuracy = next(iter(last.values()))["accuracy"]
-    return Whole(mode=mode, bytes_sent=sent / steps, seconds=seconds / steps, accuracy=accuracy)
+    last = [town.rounds(number)[rounds] for number in members]
+    sent = sum(report["bytes_sent"] for report in last) / len(last)
+    return Whole(mode=mode, bytes_sent=sent / steps, seconds=seconds / steps, accuracy=last[0]["accuracy"])
 
 
 def run_parts(values: int, members: int) -> dict[str, float]:
     """Seconds of each part, for an update of so many values."""
-    keys = {PeerId.from_public_key(pair.public): pair for pair in local_keys(members, SEED)}
+    keys = {peer_number(number): key_number(number) for number in range(1, members + 1)}
     dealers = tuple(sorted(keys))
     task = bytes(32)
     holders = draw_holders(Membership(task, dealers), 1, task, HOLDERS)

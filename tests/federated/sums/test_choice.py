@@ -114,12 +114,14 @@ def test_sums_are_chosen_by_the_options_of_a_command(
 def test_what_the_last_round_was_for_is_shown() -> None:
     step = {"mode": "grouped", "step": "open", "result": "opened", "holders": 9, "dealings": 12}
     step |= {"summed": 11, "groups": 2, "wrong": ["a"]}
-    lines = shown(status_table([{**TASK, "sums": step}]))
+    lines = shown(status_table([{**TASK, "mode": "grouped", "sums": step}]))
     at = next(number for number, line in enumerate(lines) if line.strip().startswith("sums"))
     told = " ".join(" ".join(lines[at : at + 2]).split())
     assert told.startswith(
         "sums grouped, open: opened, 12 dealings, 11 summed up, 2 groups, 9 holders, 1 wrong"
     )
+    lines = shown(status_table([{**TASK, "mode": "private", "sums": step | {"mode": "private"}}]))
+    assert "groups" not in " ".join(lines)
     for mode, rows in (("robust", []), ("private", ["sums private"])):
         plain = shown(status_table([{**TASK, "mode": mode, "sums": None}]))
         found = [" ".join(line.split()) for line in plain if line.strip().startswith("sums")]
