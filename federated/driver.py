@@ -86,7 +86,7 @@ from federated.state import Restored, TaskState
 from federated.storage import Disk, Shelf
 from federated.sums.driver import SumWork
 from federated.work import RoundWork, Work
-from federated.workbench import Prepare, Workbench, prepare
+from federated.workbench import OpenBench, Workbench, open_bench
 from p2p.blobs import Blobs
 from p2p.errors import InvalidInput
 from p2p.files import Files, FolderFiles
@@ -131,7 +131,7 @@ class Task:
         self._report = report
         self._verify = verify
         self._nursery = nursery
-        self._compute, self._trainer = compute(), compute()
+        self._compute, self._trainer, self._closer = compute(), compute(), compute()
         self._blobs = blobs
         self._disk = Disk(compute=self._compute, tell=self._tell_of_disk)
         budget = None if manifest.privacy is None else Budget(manifest.privacy, state.ledger)
@@ -404,6 +404,10 @@ class Task:
         self._shelf.clear()
         with trio.move_on_after(CLOSE_GRACE, shield=True):
             await self._compute.run(lambda _: self._state.close())
+        with trio.move_on_after(CLOSE_GRACE, shield=True):
+            await self._closer.run(
+                lambda _: self._bench.close()
+            )  # whatever a plugin keeps the others busy with
 
 
 @asynccontextmanager
@@ -418,6 +422,7 @@ async def open_task(
     *,
     files: Files | None = None,
     compute: Callable[[], Compute] = ThreadCompute,
+    bench: OpenBench = open_bench,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
     admitted: Sequence[Certificate] = (),
@@ -426,6 +431,7 @@ async def open_task(
 
     Votes and models are kept below `data_dir`, or in `files` instead; without them nothing survives the
     process, and it must not come back under the same identity. `compute` makes what runs the heavy work,
+    `bench` where the plugins run (`federated.isolation`: those that work with data, in another process),
     `rng` hides updates until they are revealed and is the system's entropy by default, `wall_clock` (unix
     seconds) dates messages. Who is not in the manifest comes with the chain that `admitted` it, the first
     time. Raises `PluginError` and `DataError` when the task cannot run here, `InvalidInput` when this peer
@@ -441,6 +447,7 @@ async def open_task(
         report,
         files=files,
         compute=compute,
+        bench=bench,
         rng=rng,
         admitted=admitted,
     )
@@ -461,10 +468,10 @@ async def open_task_on(
     compute: Callable[[], Compute] = ThreadCompute,
     rng: random.Random | None = None,
     verify: Verify = verify_signature,
-    prepare: Prepare = prepare,
+    bench: OpenBench = open_bench,
     admitted: Sequence[Certificate] = (),
 ) -> AsyncIterator[Task]:
-    """As `open_task`, on any network; `verify` checks votes, `prepare` makes the workbench."""
+    """As `open_task`, on any network; `verify` checks votes, `bench` makes the workbench."""
     if files is None and data_dir is not None:
         files = FolderFiles(data_dir)
     folder = None if files is None else files.sub("tasks").sub(manifest.task_id.hex())
@@ -475,16 +482,15 @@ async def open_task_on(
     index = members.number(link.peer)
     if index is None:
         raise InvalidInput(f"{link.peer} is not a member of the task {manifest.name}")
-    plugins = registry.load(manifest)
     context = PeerContext(peer=link.peer, members=members.members, index=index, data_dir=data_dir)
-    bench = await compute().run(lambda _: prepare(manifest, plugins, context))
-    state = TaskState(folder, manifest.task_id, len(bench.initial), admitted)
+    plugins = await compute().run(lambda stop: bench(manifest, registry, context, stop))
+    state = TaskState(folder, manifest.task_id, len(plugins.initial), admitted)
     async with open_scope() as nursery:
         task = Task(
             link=link,
             blobs=blobs,
             manifest=manifest,
-            bench=bench,
+            bench=plugins,
             state=state,
             compute=compute,
             report=report,

@@ -38,7 +38,7 @@ from federated.rounds.messages import LIFETIME, Body, Certificate, Message, Mess
 from federated.rounds.trusted import TrustedBlock
 from federated.rounds.wire import decode, encode
 from federated.state import TaskState
-from federated.workbench import digest, prepare
+from federated.workbench import OpenBench, digest, open_bench
 from p2p.blobs import Blobs
 from p2p.files import Files, FolderFiles
 from p2p.gossipsub import Pubsub, PubsubMessage, Verdict
@@ -175,6 +175,7 @@ async def open_member(
     kad: Kad | None = None,
     files: Files | None = None,
     compute: Callable[[], Compute] = ThreadCompute,
+    bench: OpenBench = open_bench,
     rng: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Task]:
@@ -202,6 +203,7 @@ async def open_member(
                 trusted=trusted,
                 kad=kad,
                 compute=compute(),
+                bench=bench,
                 wall_clock=wall_clock,
             )
             admitted = joined.history
@@ -216,6 +218,7 @@ async def open_member(
             admitted=admitted,
             files=files,
             compute=compute,
+            bench=bench,
             rng=rng,
             wall_clock=wall_clock,
         )
@@ -233,6 +236,7 @@ async def join(
     trusted: TrustedBlock | None,
     kad: Kad | None,
     compute: Compute,
+    bench: OpenBench = open_bench,
     wall_clock: Callable[[], float],
 ) -> Admitted:
     """Makes the peer a member. Raises `JoinRefused`, and `PluginError` and `DataError` as `open_task` does.
@@ -240,16 +244,16 @@ async def join(
     Plugins and data are loaded for a try: what fails then fails before others count on this peer, and does
     not take its first rounds to load.
     """
-    plugins = registry.load(manifest)
     members = (*manifest.peer_ids, host.peer_id)  # or a later place: that shows when it is let in
     context = PeerContext(peer=host.peer_id, members=members, index=len(members) - 1, data_dir=data_dir)
-    bench = await compute.run(lambda _: prepare(manifest, plugins, context))
+    tried = await compute.run(lambda stop: bench(manifest, registry, context, stop))
+    await compute.run(lambda _: tried.close())
     credential = await find_credential(manifest, host.peer_id, ticket, compute)
     machine = Applicant(
         manifest=manifest,
         peer=host.peer_id,
         credential=credential,
-        initial=digest(bench.initial),
+        initial=digest(tried.initial),
         trusted=trusted,
     )
     async with open_scope() as nursery:

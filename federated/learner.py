@@ -69,6 +69,13 @@ class Learner(Protocol):
     def paces_itself(self) -> bool:
         """Whether it counts its steps and rests between them without its caller's `should_stop`."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call would begin at once."""
+
+    def complaint(self) -> str | None:
+        """What went wrong since this was asked, in one line, where no caller was left to be told."""
+
     def refresh(self) -> None:
         """Takes up data that came since. Raises `DataError`, `PluginError`: the old ones stay."""
 
@@ -94,6 +101,7 @@ class LocalLearner:
     """A learner in this process; made by `learn_here`."""
 
     paces_itself = False
+    is_ready = True
 
     def __init__(
         self,
@@ -102,14 +110,15 @@ class LocalLearner:
         context: PeerContext,
         data: Dataset,
         initial: Parameters,
+        remembers: bool,
     ) -> None:
         self._manifest = manifest
         self._plugins = plugins
         self._context = context
         self._data = data
         self.initial = initial
+        self.remembers = remembers
         self.refreshes = isinstance(plugins.preprocessor, Refreshing)  # to find that out takes 0.1 ms
-        self.remembers = isinstance(plugins.trainer, StatefulTrainer)
         self._schema = codec.schema_of(initial)
         self._max_state = max_state(codec.encoded_size(self._schema))
         self._packing = Packing(plugins.compressor, self._schema, manifest.max_update_bytes)
@@ -198,9 +207,13 @@ class LocalLearner:
 
     def _measure(self, parameters: Parameters, data: Any, state: Parameters) -> dict[str, float]:
         trainer = self._plugins.trainer
-        if not isinstance(trainer, StatefulTrainer):
+        if not (self.remembers and isinstance(trainer, StatefulTrainer)):
             return trainer.evaluate(parameters, data)
         return trainer.evaluate_with(parameters, data, _copy(part(state)[0]))
+
+    def complaint(self) -> str | None:
+        """As `Learner.complaint`: whoever asks for something here hears of it."""
+        return None
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -224,7 +237,9 @@ def learn_here(manifest: TaskManifest, plugins: EdgePlugins, context: PeerContex
         check_size("an update", initial, manifest)
         if reserved := split(initial)[1]:
             raise PluginError(f"tensor {min(reserved)} has the name of one that an aggregator keeps")
-    learner = LocalLearner(manifest, plugins, context, data, initial)
+        trainer = plugins.trainer
+        remembers = isinstance(trainer, StatefulTrainer) and bool(trainer.is_personal)
+    learner = LocalLearner(manifest, plugins, context, data, initial, remembers)
     learner.try_compressor()
     return learner
 

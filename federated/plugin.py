@@ -115,7 +115,7 @@ class Preprocessor(Protocol):
     """Makes the data of one peer ready. `kind = "preprocessor"`."""
 
     def load(self, context: PeerContext) -> Dataset:
-        """The data of this peer; runs in a worker thread. Raises `DataError`."""
+        """The data of this peer; runs in the process of the plugins. Raises `DataError`."""
 
 
 @runtime_checkable
@@ -125,13 +125,13 @@ class Refreshing(Protocol):
     def refresh(self, context: PeerContext, dataset: Dataset) -> Dataset | None:
         """The data as they are now, None when they are still `dataset`; asked before each training.
 
-        Runs in a worker thread. Raises `DataError`: then the old data stay.
+        Runs where `load` did. Raises `DataError`: then the old data stay.
         """
 
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Knows the model. `kind = "trainer"`. Its methods run in a worker thread, one at a time."""
+    """Knows the model. `kind = "trainer"`. Its methods run where `Preprocessor.load` did, one at a time."""
 
     def init(self, seed: int) -> Parameters:
         """The first parameters; the same bits for the same seed on every machine."""
@@ -147,6 +147,10 @@ class Trainer(Protocol):
 @runtime_checkable
 class StatefulTrainer(Trainer, Protocol):
     """A trainer that measures with what it keeps from training to training: parameters of this peer's own."""
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether it does so as it is set; a state has to be read."""
 
     def evaluate_with(self, parameters: Parameters, data: Any, state: Parameters) -> dict[str, float]:
         """In place of `evaluate`; `state` is that of the newest finished training, empty before the first.

@@ -51,21 +51,23 @@ def assess(
     model: Parameters,
     updates: Sequence[ModelUpdate],
     should_stop: Callable[[], bool],
+    state: Parameters | None = None,
 ) -> Quality | None:
     """What `updates` were worth, which made `model` of `base`; None where the trainer reports no loss.
 
+    `state` is what the trainer measures with, if it does.
     Raises `TrainingStopped` when it is asked to stop, `PluginError`.
     """
-    before, after = bench.evaluate(base)["loss"], bench.evaluate(model)["loss"]
+    before, after = bench.evaluate(base, state)["loss"], bench.evaluate(model, state)["loss"]
     if before is None or after is None:
         return None
     found = list[Contribution]()
     for update in sorted(updates, key=lambda update: update.root)[:MAX_ASSESSED]:
         if should_stop():
             raise TrainingStopped("the round is assessed no further")
-        alone = _loss_with(bench, base, update)
+        alone = _loss_with(bench, base, update, state)
         others = [other for other in updates if other.root != update.root]
-        without = _loss_of(bench, base, others)
+        without = _loss_of(bench, base, others, state)
         contribution = Contribution(
             peer=update.peer,
             gain=None if alone is None else before - alone,
@@ -76,20 +78,24 @@ def assess(
     return Quality(before=before, after=after, contributions=tuple(found))
 
 
-def _loss_with(bench: Workbench, base: Parameters, update: ModelUpdate) -> float | None:
+def _loss_with(
+    bench: Workbench, base: Parameters, update: ModelUpdate, state: Parameters | None
+) -> float | None:
     """Of `base` with this update alone added."""
     step = {name: array.astype(np.float64) for name, array in update.delta.items()}
     changed = {name: array for name, array in base.items() if name in step}
     try:
-        return bench.evaluate(base | add_step(changed, step))["loss"]
+        return bench.evaluate(base | add_step(changed, step), state)["loss"]
     except AggregationError:  # it does not fit its dtype
         return None
 
 
-def _loss_of(bench: Workbench, base: Parameters, updates: Sequence[ModelUpdate]) -> float | None:
+def _loss_of(
+    bench: Workbench, base: Parameters, updates: Sequence[ModelUpdate], state: Parameters | None
+) -> float | None:
     """Of the model that these make of `base`."""
     try:
         made = bench.aggregate(base, updates)
     except AggregationError:  # too few of them for the rule
         return None
-    return bench.evaluate(bench.decode(made))["loss"] if isinstance(made, bytes) else None
+    return bench.evaluate(bench.decode(made), state)["loss"] if isinstance(made, bytes) else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from federated.blame import told
 from federated.errors import PluginError
 from federated.manifest import PluginRef, TaskManifest
 from federated.plugin import Aggregator, Compressor, Preprocessor, Trainer, Validator
@@ -73,22 +74,47 @@ class Registry:
 
     def load(self, manifest: TaskManifest) -> TaskPlugins:
         """The plugins of a task. Raises `PluginError` for the first that cannot be had."""
-        compressor = manifest.compressor
+        edge, judging = self.load_edge(manifest), self.load_judging(manifest)
         return TaskPlugins(
-            preprocessor=self.create("preprocessor", manifest.preprocessor),
-            trainer=self.create("trainer", manifest.trainer),
+            preprocessor=edge.preprocessor,
+            trainer=edge.trainer,
+            aggregator=judging.aggregator,
+            validator=judging.validator,
+            compressor=judging.compressor,
+        )
+
+    def load_judging(self, manifest: TaskManifest) -> JudgingPlugins:
+        """Those of a task that judge updates and make models. Raises `PluginError`."""
+        compressor = manifest.compressor
+        return JudgingPlugins(
             aggregator=self.create("aggregator", manifest.aggregator),
             validator=self.create("validator", manifest.validator),
             compressor=None if compressor is None else self.create("compressor", compressor),
         )
 
+    def load_edge(self, manifest: TaskManifest) -> EdgePlugins:
+        """Those of a task that work with data. Raises `PluginError`."""
+        compressor = manifest.compressor
+        return EdgePlugins(
+            preprocessor=self.create("preprocessor", manifest.preprocessor),
+            trainer=self.create("trainer", manifest.trainer),
+            compressor=None if compressor is None else self.create("compressor", compressor),
+        )
+
+    def edge_points(self, manifest: TaskManifest) -> dict[str, str]:
+        """Where the plugins of a task are that work with data, by name; nothing is imported.
+
+        Raises `PluginError` for the first that cannot be had.
+        """
+        refs = {"preprocessor": manifest.preprocessor, "trainer": manifest.trainer}
+        if manifest.compressor is not None:
+            refs["compressor"] = manifest.compressor
+        return {ref.name: self._point(kind, ref.name).value for kind, ref in refs.items()}
+
     def create(self, kind: str, ref: PluginRef) -> Any:
         """The plugin `ref` names, made with its settings. Raises `PluginError`."""
         name = ref.name
-        if name not in self._installed:
-            raise PluginError(f"no {kind} {name!r} is installed; there are: {_listing(self._of_kind(kind))}")
-        if self._allowed is not None and name not in self._allowed:
-            raise PluginError(f"plugin {name!r} is not enabled here: add --plugin {name}")
+        self._point(kind, name)
         factory = self._import(name)
         found = getattr(factory, "kind", None)
         if not _is_of_kind(found, kind):
@@ -98,15 +124,29 @@ class Registry:
             raise PluginError(f"plugin {name!r} lacks a method of its kind, {kind}")
         return plugin
 
-    def _import(self, name: str) -> Any:
+    def _point(self, kind: str, name: str) -> EntryPoint:
+        """The entry point of an enabled plugin. Raises `PluginError`."""
+        if name not in self._installed:
+            raise PluginError(f"no {kind} {name!r} is installed; there are: {_listing(self._of_kind(kind))}")
+        if self._allowed is not None and name not in self._allowed:
+            raise PluginError(f"plugin {name!r} is not enabled here: add --plugin {name}")
+        return self._only(name)
+
+    def _only(self, name: str) -> EntryPoint:
         points = self._installed[name]
         if len({point.value for point in points}) > 1:
             raise PluginError(f"plugin {name!r} is installed twice: {_listing(p.value for p in points)}")
+        return points[0]
+
+    def _import(self, name: str) -> Any:
+        point = self._only(name)
         try:
-            return points[0].load()
+            return point.load()
         except ModuleNotFoundError as exc:
             raise _missing(name, exc) from exc
-        except Exception as exc:  # a stranger's module may raise anything while it is imported
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # a stranger's module may raise anything while it is imported
             raise PluginError(f"plugin {name!r} cannot be imported: {_line(exc)}") from exc
 
     def kinds(self) -> dict[str, list[str]]:
@@ -149,6 +189,10 @@ def _make(name: str, factory: Any, settings: dict[str, Any]) -> Any:
         raise _missing(name, exc) from exc
     except (PluginError, ValueError, TypeError) as exc:
         raise PluginError(f"plugin {name!r}: {_line(exc)}") from exc
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a stranger's
+        raise PluginError(f"plugin {name!r} cannot be made: {told(exc)}") from exc
 
 
 def _missing(name: str, exc: ModuleNotFoundError) -> PluginError:

@@ -1,12 +1,13 @@
 """The service "task" of `p2p.services`: what a peer runs for its tasks.
 
-    service = TaskService(tasks, plugins, tell)      raises InvalidInput: one line for a person
+    service = TaskService(tasks, plugins, tell, memory)      raises InvalidInput: one line for a person
     async with service.open(overlay, data_dir, report): ...
 
 `tasks` are files of manifests or ids of tasks, which are found in the network; `plugins` are the names that
-are enabled, none means all that are installed; `tell` names listeners (`federated.listeners`). A task goes on
-after its last round: members that are behind need somebody to ask. A task in which this peer cannot take part
-is reported as "refused", with the reason; the others and the peer live on.
+are enabled, none means all that are installed; `tell` names listeners (`federated.listeners`); `memory` is
+what the plugin process of a task may have, in bytes (`federated.isolation`). A task goes on after its last
+round: members that are behind need somebody to ask. A task in which this peer cannot take part is reported as
+"refused", with the reason; the others and the peer live on.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class TaskService:
         tasks: Sequence[str] = (),
         plugins: Sequence[str] = (),
         tell: Sequence[str] = (),
+        plugin_memory: int | None = None,
         registry: Registry | None = None,
     ) -> None:
         """Reads manifests and looks for their plugins, in `registry` when it is given.
@@ -51,6 +53,7 @@ class TaskService:
         Raises `InvalidInput` with what to change.
         """
         self._plugins = tuple(plugins)
+        self._plugin_memory = plugin_memory
         self._registry = registry
         self._files: list[tuple[TaskManifest, SignedTask | None]] = []
         self._ids: list[TaskId] = []
@@ -86,7 +89,9 @@ class TaskService:
                 open_directory(overlay.host, overlay.pubsub, overlay.kad)
             )
             tasks = await stack.enter_async_context(
-                open_tasks(overlay, directory, self._plugins, data_dir, tell, self._registry)
+                open_tasks(
+                    overlay, directory, self._plugins, data_dir, tell, self._plugin_memory, self._registry
+                )
             )
             desk = Desk(overlay, directory, tasks, data_dir)
             if data_dir is not None:
@@ -114,4 +119,5 @@ class TaskService:
 
             registry = self._registry or Registry(self._plugins or None)
             for manifest, _ in self._files:
-                registry.load(manifest)
+                registry.edge_points(manifest)  # the process that works with them imports them
+                registry.load_judging(manifest)

@@ -31,6 +31,7 @@ HEADER = struct.Struct(">8sQ32s32s32s")  # magic, round, task, base, root
 MAGIC = b"atcp-sn1"
 CHECKSUM = 32  # bytes; SHA-256
 NAME = re.compile(r"snapshot-([0-9]{8}|[1-9][0-9]{8,18})")
+MAX_ROUND = (1 << 63) - 1  # no round has a higher number
 KEPT = 2  # the one of the round in progress, and the one that this round was trained from
 MODELS = 8  # times a model that a state may have: Adam needs 2, with error feedback 3
 SLACK = 1 << 20  # bytes more, for small models: generators, counters
@@ -92,6 +93,10 @@ class Snapshots:
         if snapshot is None or snapshot.round != rounds[-1]:
             raise self._refusal(rounds[-1], "is damaged")
         return snapshot
+
+    def newest_state(self) -> Parameters:
+        """What the newest training has kept, or nothing before the first."""
+        return self.state_before(MAX_ROUND)
 
     def state_before(self, number: int) -> Parameters:
         """What a training of round `number` begins with: arrays of its own, or nothing the first time."""

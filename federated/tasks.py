@@ -84,9 +84,11 @@ class Tasks:
         plugins: Sequence[str],
         data_dir: Path | None,
         report: Callable[[Report], None],
+        plugin_memory: int | None,
         nursery: trio.Nursery,
         registry: Registry | None = None,
     ) -> None:
+        self._plugin_memory = plugin_memory
         self._overlay = overlay
         self._directory = directory
         self._plugins = plugins
@@ -197,15 +199,16 @@ class Tasks:
 
     async def _take_part(self, running: Running) -> None:
         """Returns when this peer is a member no more."""
+        from federated.isolation.driver import Isolation
         from federated.joining import open_member  # numpy is for those who train
         from federated.registry import Registry
+        from federated.workbench import open_bench
 
         task, overlay = running.task, self._overlay
         if overlay.host.peer_id not in task.manifest.peer_ids and not task.manifest.is_open:
             raise InvalidInput(f"{overlay.host.peer_id} is not among the members")
         ticket = None if running.invitation is None else parse_invitation(running.invitation)
         registry = self._registry or Registry(self._plugins or None)
-        await trio.to_thread.run_sync(registry.load, task.manifest, abandon_on_cancel=True)
         files: FolderFiles | None = None
         if self._data_dir is not None:
             await self._write(task)
@@ -222,6 +225,9 @@ class Tasks:
                 self._data_dir,
                 self._monitor.watch(trail, partial(self._note, running)),
                 ticket=ticket,
+                bench=Isolation(memory=self._plugin_memory).open_bench
+                if self._registry is None
+                else open_bench,
                 kad=overlay.kad,
             ) as member,
             open_scope() as nursery,
@@ -272,15 +278,17 @@ async def open_tasks(
     plugins: Sequence[str],
     data_dir: Path | None,
     report: Callable[[Report], None],
+    plugin_memory: int | None = None,
     registry: Registry | None = None,
 ) -> AsyncIterator[Tasks]:
     """The tasks of the peer that `overlay` is, while the body runs.
 
-    `plugins` are the names that are enabled; none means all that are installed. `registry` is where they are
-    found, unless in a fresh one. State lasts in `data_dir`.
+    `plugins` are the names that are enabled; none means all that are installed. Those that work with data run
+    in a process for each task, which may have `plugin_memory` bytes; those of a `registry` that is given run
+    in this one. State lasts in `data_dir`.
     """
     async with open_scope() as nursery:
-        yield Tasks(overlay, directory, plugins, data_dir, report, nursery, registry)
+        yield Tasks(overlay, directory, plugins, data_dir, report, plugin_memory, nursery, registry)
 
 
 def _look(running: Running) -> tuple[Certificate, tuple[PeerId, ...]] | None:

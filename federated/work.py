@@ -43,7 +43,7 @@ from p2p.blobs.errors import BlobUnavailable
 
 if TYPE_CHECKING:
     from federated.capability import Meter
-    from federated.compute import Compute
+    from federated.compute import Compute, Kind
     from federated.learner import LocalUpdate
     from federated.link import Exchange
     from federated.privacy import Budget
@@ -135,9 +135,13 @@ class RoundWork:
 
     async def evaluate(self) -> Mapping[str, float | None]:
         """Accuracy and loss of the current model, as far as they can be had."""
+        self._tell_of_plugin()
+        if not self._bench.is_ready:  # it trains on, or has failed: nobody waits for that
+            return {}
         base = self._base
         try:
-            return await self._trainer.run(lambda _: self._bench.evaluate(base), "evaluate")
+            state = await self._newest_state()
+            return await self._trainer.run(lambda _: self._bench.evaluate(base, state), "evaluate")
         except FederatedError as exc:
             self._complain(f"the model is not measured: {exc}")
             return {}
@@ -153,8 +157,9 @@ class RoundWork:
         (base, updates), model = self._last, self._base
         self._assessing, self._last = True, None
         try:
+            state = await self._newest_state()
             return await self._assessor.run(
-                lambda stop: assess(self._bench, base, model, updates, stop), "evaluate"
+                lambda stop: assess(self._bench, base, model, updates, stop, state), "evaluate"
             )
         except FederatedError as exc:
             self._complain(f"the updates are not assessed: {exc}")
@@ -188,10 +193,12 @@ class RoundWork:
             return TrainFailed(round=number)
         key = b"" if self._entropy is None else self._entropy(KEY)
         await self._refresh(number)
+        self._tell_of_plugin()
         state = await self._disk.run(lambda: self._snapshots.state_before(number))
+        kind: Kind = "other" if self._bench.paces_itself else "train"
         try:
             update = await self._trainer.run(
-                lambda stop: self._bench.train(base, number, stop, self._trainer.pace, state, key), "train"
+                lambda stop: self._bench.train(base, number, stop, self._trainer.pace, state, key), kind
             )
         except TrainingStopped:
             return TrainFailed(round=number)
@@ -215,6 +222,18 @@ class RoundWork:
     async def _outgoing(self, number: int, update: LocalUpdate) -> bytes | None:
         """What travels of our update; None when it cannot."""
         return update.data
+
+    async def _newest_state(self) -> Parameters:
+        """What the trainer kept last, where it measures with that."""
+        if not self._bench.remembers:
+            return {}
+        return await self._disk.run(self._snapshots.newest_state)
+
+    def _tell_of_plugin(self) -> None:
+        """Says what became of a training that was stopped, if that is worth a line."""
+        line = self._bench.complaint()
+        if line is not None:
+            self._complain(line)
 
     def _tell_of_budget(self, budget: Budget) -> None:
         if not self._spent:

@@ -24,7 +24,7 @@ from federated.pace import Pace
 from federated.packing import Packing
 from federated.parameters import AGGREGATOR, Parameters, Schema, non_finite, schema_difference, split
 from federated.plugin import ModelUpdate, ModelValidator, PeerContext, StatefulAggregator
-from federated.registry import JudgingPlugins, TaskPlugins
+from federated.registry import JudgingPlugins, Registry, TaskPlugins
 from federated.rounds.events import Input
 
 SCREENED = "norm"  # the rule by which `Validator.screen` refuses, which does not say
@@ -87,6 +87,15 @@ class Workbench:
     def paces_itself(self) -> bool:
         """Whether trainings count their steps and rest between them without the caller's `should_stop`."""
         return self._learner.paces_itself
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `evaluate` would begin at once."""
+        return self._learner.is_ready
+
+    def complaint(self) -> str | None:
+        """What went wrong since this was asked, in one line, where no caller was left to be told."""
+        return self._learner.complaint()
 
     def refresh(self) -> None:
         """Takes up data that came since. Raises `DataError`, `PluginError`: the old ones stay."""
@@ -198,6 +207,17 @@ Prepare = Callable[[TaskManifest, TaskPlugins, PeerContext], Workbench]
 def prepare(manifest: TaskManifest, plugins: TaskPlugins, context: PeerContext) -> Workbench:
     """Loads the peer's data and makes the first model, in this process. Raises `DataError`, `PluginError`."""
     return assemble(manifest, plugins, learn_here(manifest, plugins, context))
+
+
+def open_bench(
+    manifest: TaskManifest, registry: Registry, context: PeerContext, should_stop: Callable[[], bool]
+) -> Workbench:
+    """`prepare`, with the plugins that `registry` has; the caller closes it."""
+    return prepare(manifest, registry.load(manifest), context)
+
+
+OpenBench = Callable[[TaskManifest, Registry, PeerContext, Callable[[], bool]], Workbench]
+"""Makes the workbench of a peer, with a learner here or elsewhere. Raises `DataError`, `PluginError`."""
 
 
 def assemble(

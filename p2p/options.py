@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from multiaddr import Multiaddr
 
 from p2p.address import parse_address, split_peer
-from p2p.arguments import Parser
+from p2p.arguments import Parser, number
 from p2p.config import SECURITY
 from p2p.errors import InvalidAddress, InvalidInput
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from p2p.pnet import PreSharedKey
 
 DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/0"
+MIN_PLUGIN_MEMORY = 128  # MiB; less is not enough for the interpreter and numpy
 EXAMPLES = """\
 examples:
   a first peer:        python -m p2p.peer --listen /ip4/0.0.0.0/tcp/4001 --data-dir ~/.atcp
@@ -95,6 +96,12 @@ def _add_use(add: Callable[..., object]) -> None:
         metavar="NAME=PLACE",
         help="tell a listener too what the tasks report, like tensorboard=runs (repeatable)",
     )
+    add(
+        "--plugin-memory",
+        type=number(int, MIN_PLUGIN_MEMORY, 1 << 24),
+        metavar="MIB",
+        help="memory for the plugins of each task (default: a quarter of the machine's)",
+    )
     add("--json", action="store_true", help="one JSON object a line on stdout")
     add(
         "--log-level",
@@ -115,6 +122,8 @@ def _understood(arguments: argparse.Namespace) -> argparse.Namespace:
     arguments.listen = [parse_address(text) for text in arguments.listen or [DEFAULT_LISTEN]]
     if arguments.private_network is not None:
         arguments.private_network = load_private_network(arguments.private_network)
+    if arguments.plugin_memory is not None:
+        arguments.plugin_memory <<= 20
     arguments.ws_context = None
     if arguments.ws_certificate is not None:
         arguments.ws_context = load_certificate(arguments.ws_certificate, arguments.ws_key)

@@ -67,7 +67,8 @@ async def _load_service(arguments: argparse.Namespace) -> Service | None:
     """What runs tasks: for a peer that has some, or has a folder by which it can be told of some later."""
     if not arguments.task and arguments.data_dir is None:
         return None
-    load = partial(load_task_service, arguments.task, arguments.plugin, arguments.tell)
+    names = (arguments.plugin, arguments.tell, arguments.plugin_memory)
+    load = partial(load_task_service, arguments.task, *names)
     return await trio.to_thread.run_sync(load, abandon_on_cancel=True)  # it may import a whole framework
 
 

@@ -1,6 +1,6 @@
 """What a peer runs above the overlay: services of other packages, found by the entry points `p2p.services`.
 
-"task" → runs training tasks; made with (tasks, plugins, tell), see `TaskServiceFactory`
+"task" → runs training tasks; made with (tasks, plugins, tell, plugin_memory), see `TaskServiceFactory`
 """
 
 from __future__ import annotations
@@ -33,15 +33,22 @@ class Service(Protocol):
 class TaskServiceFactory(Protocol):
     """What the entry point "task" leads to."""
 
-    def __call__(self, tasks: Sequence[str], plugins: Sequence[str], tell: Sequence[str]) -> Service:
+    def __call__(
+        self, tasks: Sequence[str], plugins: Sequence[str], tell: Sequence[str], plugin_memory: int | None
+    ) -> Service:
         """The service for these tasks, files or ids, whose reports `tell` wants told: NAME=PLACE each.
+
+        The plugins of each may have `plugin_memory` bytes.
 
         Raises `InvalidInput`.
         """
 
 
 def load_task_service(
-    tasks: Sequence[str], plugins: Sequence[str], tell: Sequence[str] = ()
+    tasks: Sequence[str],
+    plugins: Sequence[str],
+    tell: Sequence[str] = (),
+    plugin_memory: int | None = None,
 ) -> Service | None:
     """The installed service that runs training tasks; None when there is none, and no task to run.
 
@@ -50,7 +57,7 @@ def load_task_service(
     found = list(entry_points(group="p2p.services", name="task"))
     if found:
         factory: TaskServiceFactory = found[0].load()
-        return factory(tasks, plugins, tell)
+        return factory(tasks, plugins, tell, plugin_memory)
     if tasks:
         raise InvalidInput("--task: no installed package offers the service 'task'")
     return None

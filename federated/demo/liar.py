@@ -30,7 +30,7 @@ from p2p.services import load_task_service
 async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter) -> None:
     """Runs until SIGINT or SIGTERM."""
     async with open_scope_until_signal():
-        service = load_task_service(arguments.task, arguments.plugin, arguments.tell)
+        service = load_task_service(arguments.task, arguments.plugin, arguments.tell, arguments.plugin_memory)
         assert service is not None  # ours is installed with this program
         async with (
             open_overlay(

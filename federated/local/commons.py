@@ -21,13 +21,13 @@ from federated.rounds.committee import verify_signature
 from federated.workbench import Refusals, Workbench, assemble
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from federated.learner import Learner, LocalLearner
     from federated.manifest import TaskManifest
     from federated.parameters import Parameters
     from federated.plugin import ModelUpdate, PeerContext
-    from federated.registry import JudgingPlugins, TaskPlugins
+    from federated.registry import JudgingPlugins, Registry, TaskPlugins
     from federated.rounds.events import Input
     from p2p.peer_id import PeerId
 
@@ -56,6 +56,16 @@ class Commons:
         self._bases: list[_Base] = []  # oldest first
         self._holdouts: list[object] = []
         self._signatures: dict[tuple[PeerId, bytes, bytes], bool] = {}  # oldest first
+
+    def open_bench(
+        self,
+        manifest: TaskManifest,
+        registry: Registry,
+        context: PeerContext,
+        should_stop: Callable[[], bool],
+    ) -> Workbench:
+        """As `federated.workbench.open_bench`."""
+        return self.prepare(manifest, registry.load(manifest), context)
 
     def prepare(self, manifest: TaskManifest, plugins: TaskPlugins, context: PeerContext) -> Workbench:
         """As `federated.workbench.prepare`; the first member's is the judge."""

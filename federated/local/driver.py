@@ -80,7 +80,7 @@ async def run_local(manifest: TaskManifest, keys: Sequence[KeyPair], tell: Tell)
     options: dict[str, Any] = {
         "compute": lambda: compute,
         "verify": commons.verify,
-        "prepare": commons.prepare,
+        "bench": commons.open_bench,
         "rng": _rng(manifest),
     }
     async with open_scope() as nursery, AsyncExitStack() as stack:

@@ -78,7 +78,7 @@ class GradientTrainer(ABC):
         self.scaffold = scaffold
         self.local = tuple(local)
         self._first: Parameters = {}  # what does not travel, as it was drawn
-        self._own: Parameters = {}  # and as the newest training left it: only `evaluate` looks here
+        self._newest: Parameters = {}  # and as the newest training here left it, for `evaluate`
 
     def init(self, seed: int) -> Parameters:
         """The first parameters that travel. Raises `PluginError` for a setting that does not fit them."""
@@ -91,7 +91,7 @@ class GradientTrainer(ABC):
         shared = {name: array for name, array in whole.items() if not name.startswith(self.local)}
         if not shared:
             raise PluginError("setting local: no parameter is left that travels")
-        self._first = self._own = {name: array for name, array in whole.items() if name not in shared}
+        self._first = self._newest = {name: array for name, array in whole.items() if name not in shared}
         if self.scaffold:
             learned = [name for name in self.learned(whole) if name in shared]
             shared |= {CONTROL + name: np.zeros_like(whole[name]) for name in learned}
@@ -103,7 +103,7 @@ class GradientTrainer(ABC):
         shared, control = _apart(parameters)
         own_control = {name: kept.get(CONTROL + name, array) for name, array in control.items()}
         start = Start(
-            model=shared | {name: kept.get(OWN + name, array) for name, array in self._first.items()},
+            model=shared | self._own(kept),
             memory={n: array for n, array in kept.items() if not n.startswith((CONTROL, OWN))},
             shared=frozenset(shared),
             mu=self.mu,
@@ -111,17 +111,30 @@ class GradientTrainer(ABC):
         )
         outcome = self.fit(start, data, context)
         control = outcome.gradient or own_control
-        self._own = {name: outcome.model[name] for name in self._first}
+        own = self._newest = {name: outcome.model[name] for name in self._first}
         new = {name: outcome.model[name] for name in shared}
         return TrainResult(
             parameters=new | _named(CONTROL, control),
             examples=outcome.examples,
-            state=(outcome.memory if self.carry else {}) | _named(CONTROL, control) | _named(OWN, self._own),
+            state=(outcome.memory if self.carry else {}) | _named(CONTROL, control) | _named(OWN, own),
         )
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether there is anything that does not travel."""
+        return bool(self.local)
 
     def evaluate(self, parameters: Parameters, data: Any) -> dict[str, float]:
         """How good the model is on `data`, with this member's own parameters in it. Raises `DataError`."""
-        return self.measure(_apart(parameters)[0] | self._own, data)
+        return self.measure(_apart(parameters)[0] | self._newest, data)
+
+    def evaluate_with(self, parameters: Parameters, data: Any, state: Parameters) -> dict[str, float]:
+        """As `evaluate`, with its own parameters of the state, which may be of a process before this one."""
+        return self.measure(_apart(parameters)[0] | self._own(state), data)
+
+    def _own(self, state: Parameters) -> Parameters:
+        """What does not travel, as the newest training left it."""
+        return {name: state.get(OWN + name, array) for name, array in self._first.items()}
 
     @abstractmethod
     def first(self, seed: int) -> Parameters:

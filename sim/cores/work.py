@@ -150,7 +150,8 @@ class RoundWork:
 
         def job() -> None:
             try:
-                measured: Mapping[str, float | None] = self._bench.evaluate(base)
+                state = self._snapshots.newest_state() if self._bench.remembers else {}
+                measured: Mapping[str, float | None] = self._bench.evaluate(base, state)
             except FederatedError:
                 measured = {}
             done(measured)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -18,11 +19,13 @@ from federated.directory.signed import sign_task, task_file
 from federated.directory.validators import head_key
 from federated.export import MODEL, verify_export
 from federated.invitation import make_invitation
+from federated.isolation.driver import Isolation
 from federated.manifest import ByInvitation, ByWork, TaskManifest
 from federated.registry import Registry
 from federated.reports import Report
 from federated.service import TaskService
 from federated.tasks import JOINED
+from federated.workbench import open_bench
 from p2p.blobs import BlobStore, open_blobs
 from p2p.errors import InvalidInput
 from p2p.gossipsub import open_gossipsub
@@ -67,7 +70,7 @@ def test_the_service_is_found_by_its_name() -> None:
         ({"rounds": 0}, [], r"^--task: task file .*/task.json: rounds: "),
         ({"members": ["nobody"]}, [], r"members: not a peer id: 'nobody'"),
         ({"trainer": {"name": "nothing"}}, [], r"^--task: no trainer 'nothing' is installed; there are: "),
-        ({"trainer": {"name": "numpy-mlp", "settings": {"depth": 3}}}, [], r"'numpy-mlp': .*depth"),
+        ({"validator": {"name": "update-check", "settings": {"depth": 3}}}, [], r"'update-check': .*depth"),
         ({}, ["digits", "numpy-mlp", "weighted-mean"], r"plugin 'update-check' is not enabled here"),
         ({}, ["nothing"], r"^--task: no plugin 'nothing' is installed"),
         ({"members": ["QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"]}, [], r"cannot vote"),
@@ -165,6 +168,12 @@ def tiny_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("federated.registry.Registry", lambda allowed=None: tiny.registry())
 
 
+@pytest.fixture(autouse=True)
+def plugins_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs in processes of its own takes longer; tests/federated/isolation/ is about that."""
+    monkeypatch.setattr(Isolation, "open_bench", lambda _, *args: open_bench(*args))
+
+
 @pytest.fixture
 async def net(tmp_path: Path) -> AsyncIterator[Net]:
     with trio.fail_after(LIMIT):
@@ -192,6 +201,14 @@ async def test_a_peer_that_is_no_member_is_refused_and_lives_on(net: Net, tmp_pa
         [task] = (await call(peer.folder, "status"))["tasks"]
         assert (task["state"], task["reason"]) == ("refused", event["reason"])
     assert not (peer.folder / "tasks").exists()
+
+
+async def test_a_task_whose_trainer_does_not_take_its_settings_is_refused(net: Net, tmp_path: Path) -> None:
+    trainer = {"name": "numpy-mlp", "settings": {"depth": 3}}
+    task = write_task(tmp_path, members=[str(peer_number(1))], trainer=trainer)
+    async with net.peer(1, task) as peer:
+        event = await peer.until(event="task", state="refused")
+        assert re.match("plugin 'numpy-mlp': .*depth", event["reason"])
 
 
 async def test_a_task_without_its_data_is_refused_and_the_others_go_on(

@@ -15,6 +15,7 @@ from federated.plugin import PeerContext
 from federated.registry import Registry
 from federated.rounds.actions import Train
 from federated.rounds.events import Trained, TrainFailed
+from federated.rounds.messages import Model
 from federated.state import TaskState
 from federated.storage import Disk, Shelf
 from federated.work import RoundWork
@@ -51,10 +52,15 @@ class Life:
             complain=self.complaints.append,
         )
 
-    async def train(self, number: int) -> bytes | None:
-        """The update of round `number` on the first model; None when there is none."""
+    async def begin(self) -> Model:
+        """The first model, which a round begins on."""
         model = await self.work.add_model(self._bench.initial)
         await self.work.turn(model)
+        return model
+
+    async def train(self, number: int) -> bytes | None:
+        """The update of round `number` on the first model; None when there is none."""
+        model = await self.begin()
         event = await self.work.perform(Train(round=number, base=model))
         if isinstance(event, TrainFailed):
             return None
@@ -68,11 +74,11 @@ def small_task(trainer: str = "glides") -> Callable[[], tuple[Workbench, TaskMan
     return lambda: (_prepared(manifest, tiny.registry()), manifest)
 
 
-def digits_task(trainer: str) -> Callable[[], tuple[Workbench, TaskManifest]]:
+def digits_task(trainer: str, **settings: Any) -> Callable[[], tuple[Workbench, TaskManifest]]:
     manifest = tiny_manifest(
         3,
         preprocessor=PluginRef(name="digits"),
-        trainer=PluginRef(name=trainer, settings=MLP),
+        trainer=PluginRef(name=trainer, settings=MLP | settings),
         validator=PluginRef(name="update-check"),
     )
     return lambda: (_prepared(manifest, Registry()), manifest)
@@ -102,6 +108,22 @@ async def test_a_trainer_that_is_started_again_goes_on_where_it_was(trainer: str
     from_rest = [await Life(*task(), None).train(number) for number in range(1, ROUNDS + 1)]
     assert from_rest[0] == expected[0]
     assert all(ours != theirs for ours, theirs in zip(from_rest[1:], expected[1:], strict=True))
+
+
+@pytest.mark.parametrize("local", [["layer1."], []], ids=["personal", "shared"])
+async def test_a_trainer_that_is_started_again_measures_with_what_it_kept(local: list[str]) -> None:
+    task, disk = digits_task("numpy-mlp", local=local), SimDisk(random.Random(1))
+    life = Life(*task(), disk.mount())
+    await life.train(1)
+    before = await life.work.evaluate()
+    assert before["loss"] is not None
+    disk.crash()
+    again = Life(*task(), disk.mount())
+    await again.begin()
+    assert await again.work.evaluate() == before
+    stranger = Life(*task(), None)
+    await stranger.begin()
+    assert (await stranger.work.evaluate() == before) == (not local)
 
 
 @pytest.mark.parametrize("kills", [1, 2])

@@ -151,7 +151,11 @@ def test_own_parameters_stay_in_the_state_and_are_used() -> None:
     assert sorted(first.state) == [f"{OWN}layer1.bias", f"{OWN}layer1.weight"]
     everything = NumpyMLP(**PLAIN, epochs=30).train(whole, blobs(), context()).parameters
     close(first.parameters | {n.removeprefix(OWN): a for n, a in first.state.items()}, everything)
+    drawn = trainer.evaluate(shared, blobs())
+    assert trainer.evaluate_with(first.parameters, blobs(), first.state)["accuracy"] == 1.0
     assert trainer.evaluate(first.parameters, blobs())["accuracy"] == 1.0
+    assert trainer.evaluate_with(shared, blobs(), {}) == NumpyMLP(**PLAIN).evaluate(whole, blobs()) != drawn
+    assert (trainer.is_personal, NumpyMLP(**PLAIN).is_personal) == (True, False)
     again = trainer.train(shared, blobs(), context(2, 1, first.state))
     assert encode(again.state) != encode(first.state)
 

@@ -66,6 +66,8 @@ class CountingPull(tiny.Pull, Counting):
 class Remembering(CountingPull):
     """Measures with what it keeps."""
 
+    is_personal = True
+
     def evaluate_with(self, parameters: Parameters, data: Any, state: Parameters) -> dict[str, float]:
         return self.evaluate(parameters, data)
 
