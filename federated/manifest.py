@@ -210,7 +210,7 @@ class TaskManifest(_Model):
             "quality_every: nobody sees what one update is worth": self.policy.quality_every > 0,
             "admission by work: who has more machines could be most of the holders": self.admission.kind
             == "work",
-            f"a committee: all members vote, of whom there are at most {MAX_COMMITTEE}": self.committee
+            f"a committee: all members vote, at most {MAX_COMMITTEE} (see max_members)": self.committee
             < self.most_members,
             f"fewer than {MIN_HOLDERS} members": members < MIN_HOLDERS,
             f"rounds that are no multiple of {STEP}: a sum takes as many": self.rounds % STEP > 0,

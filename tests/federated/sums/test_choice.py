@@ -61,7 +61,7 @@ def test_a_mode_is_chosen_by_the_size_of_the_groups() -> None:
         ({"policy": {"max_staleness": 1}}, "sums do not go with max_staleness: a late update is in no sum"),
         ({"policy": {"quality_every": 2}}, "sums do not go with quality_every: nobody sees what one update"),
         ({"admission": {"kind": "work", "bits": 9}}, "sums do not go with admission by work: who has more"),
-        ({"committee": 8}, "sums do not go with a committee: all members vote, of whom there are at most 64"),
+        ({"committee": 8}, "sums do not go with a committee: all members vote, at most 64 (see max_members)"),
         ({"rounds": 7}, "sums do not go with rounds that are no multiple of 3: a sum takes as many"),
         (
             {"policy": {"quorum": 0.6}},
@@ -109,6 +109,17 @@ def test_sums_are_chosen_by_the_options_of_a_command(
     assert created["sums"] == {"range": 0.5, "holders": 9, "group": 4}
     assert main(["run", "--rounds", "10", "--set", "sums.range=1.0"]) == 2
     assert "sums do not go with rounds that are no multiple of 3" in capsys.readouterr().err
+
+
+def test_a_task_of_sums_runs_in_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--peers", "6", "--rounds", "3", "--aggregator", "median"]
+    assert main(["run", *options, "--set", "sums.range=1.0", "--set", "sums.group=3", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result, history = lines[-1], lines[-1]["history"]
+    assert result["digests_agree"]
+    assert history[0]["accuracy"] == history[1]["accuracy"] < history[2]["accuracy"]
+    [told] = {json.dumps(line["sums"]) for line in lines if line["event"] == "round" and line["round"] == 3}
+    assert (json.loads(told)["result"], json.loads(told)["groups"]) == ("opened", 2)
 
 
 def test_what_the_last_round_was_for_is_shown() -> None:
