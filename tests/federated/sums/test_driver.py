@@ -247,6 +247,28 @@ async def test_means_that_the_validator_refuses_do_not_count(autojump_clock: Moc
     assert weights_after(lab, 3) == SEED
 
 
+@pytest.mark.parametrize(("share", "idle"), [(0.2, (3, 4, 5)), (1.0, ())])
+async def test_a_sum_of_fewer_than_there_should_be_is_not_opened(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, share: float, idle: tuple[int, ...]
+) -> None:
+    """Two dealers would know each other's updates; and all five are wanted, of whom one deals no shares."""
+    bad = peer_number(4)
+    lying(
+        monkeypatch,
+        "deal",
+        lambda sealed, _, dealer, *rest: iter([bytes(len(it)) for it in sealed]) if dealer == bad else sealed,
+    )
+    policy = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0, min_updates=share)
+    lab = Lab(manifest(policy=policy))
+    async with open_lab(lab, *(number for number in MEMBERS if number not in idle)) as nursery:
+        for number in idle:
+            await nursery.start(start_with, lab, number, tiny.registry(pull="Raises"))
+        await lab.until_finished(*MEMBERS)
+    told = lab.rounds(1)[3]["sums"]
+    assert (told["result"], told["dealings"]) == ("void", 5 - len(idle))
+    assert weights_after(lab, 3) == SEED
+
+
 # Losses
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,7 +16,7 @@ from federated.errors import AggregationError, CodecError
 from federated.parameters import Parameters, schema_of
 from federated.rounds.committee import Membership
 from federated.sums.documents import CHECKS, Attestation, Opening
-from federated.sums.field import PRIME, Elements
+from federated.sums.field import PRIME, Elements, combine, weights
 from federated.sums.grid import Grid
 from federated.sums.holders import draw_holders
 from federated.sums.sets import Sums, settle
@@ -204,6 +205,26 @@ def test_nothing_dealt_is_dealt_in_the_same_way_twice() -> None:
     assert list(deal(town.terms, town.dealers[0], DELTAS[0], bytes(32))) == town.sealed[0]  # all by the key
     assert len({sealed[:32] for dealt in (*town.sealed, again) for sealed in dealt}) == 7 * 6
     assert ephemeral_key(bytes(32), 0) != ephemeral_key(bytes(32), 1)
+
+
+def test_as_many_holders_as_may_be_bad_do_not_know_an_update() -> None:
+    """Their shares are those of a polynomial of the full degree: one more is needed for every value."""
+    town = Town([*DELTAS, *DELTAS])
+    holders, shares = town.terms.holders, [town.share(0, place) for place in town.places]
+    assert holders.faults == 2
+    for few in itertools.combinations(town.places, holders.faults):
+        points = [holders.points[place] for place in few]
+        told = combine([shares[place] for place in few], weights(points, 0))
+        assert (told[:-CHECKS] != town.grid.elements(DELTAS[0])).all()
+    points, base = holders.points[: holders.faults + 1], shares[: holders.faults + 1]
+    assert (combine(base, weights(points, 0))[:-CHECKS] == town.grid.elements(DELTAS[0])).all()
+
+
+def test_a_share_is_for_its_step_alone() -> None:
+    town = Town(DELTAS)
+    town.terms = replace(town.terms, round=7)
+    with pytest.raises(CodecError, match="not sealed to this peer for this purpose"):
+        town.share(0, 0)
 
 
 def test_the_checks_of_a_share_do_not_tell_of_the_update_beside_it() -> None:
