@@ -147,7 +147,11 @@ def plot(rows: Sequence[Mapping[str, Any]], central: float, file: Path) -> None:
             )
     axes.axhline(central, color="grey", linewidth=1, label="central")
     axes.set(xscale="log", xlabel="local steps between two rounds, H", ylabel="accuracy, %")
-    axes.legend()
+    intervals = sorted({row["interval"] for row in rows})
+    axes.set_xticks(intervals, [str(interval) for interval in intervals])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     figure.savefig(file, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
 
