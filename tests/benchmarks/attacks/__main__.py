@@ -1,6 +1,6 @@
 """What attacks leave of the accuracy, rule by rule.
 
-    python -m tests.benchmarks.attacks [--json FILE] [--plot PNG] [--where PLACE] [--seeds N] [RULE ...]
+    python -m tests.benchmarks.attacks [RULE ...] [--json FILE] [--plot PNG] [--where PLACE] [--seeds N]
 
 The members train one task, some of them lie (`sim.adversaries.poisoning` says how), and a rule makes a model
 of what they hand in. The accuracy is that of the last model, in percent, on examples held out, mean over the
