@@ -193,6 +193,7 @@ def test_whoever_fails_again_and_again_waits(rig: Rig) -> None:
 
 def test_a_training_that_nobody_waits_for_is_told_of_later(rig: Rig) -> None:
     rig.orders.write_text("exit_hard train")
+    rig.learner._grace = 60.0  # it ends by itself, however busy the machine is
     asked = iter([False, False])
     with pytest.raises(PluginError):
         rig.train(lambda: next(asked, True))
@@ -264,6 +265,15 @@ def test_data_are_refreshed_where_the_plugin_is(rig: Rig) -> None:
     assert not rig.bench.refreshes
     rig.learner.refresh()
     assert rig.train() == before
+
+
+def test_a_process_that_cannot_be_started_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with pytest.raises(PluginError, match=r"^no plugin process can be started: no more processes$"):
+        PluginProcess(MEMORY, 1 << 20)
 
 
 @pytest.mark.parametrize(
