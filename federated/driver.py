@@ -83,7 +83,7 @@ from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import Certificate
 from federated.rounds.recent import Decided
 from federated.state import Restored, TaskState
-from federated.storage import Disk, Shelf
+from federated.storage import Disk, Saver, Shelf
 from federated.sums.driver import SumWork
 from federated.work import RoundWork, Work
 from federated.workbench import OpenBench, Workbench, open_bench
@@ -135,6 +135,7 @@ class Task:
         self._blobs = blobs
         self._disk = Disk(compute=self._compute, tell=self._tell_of_disk)
         budget = None if manifest.privacy is None else Budget(manifest.privacy, state.ledger)
+        self._saver = Saver(state=state, disk=self._disk, compute=compute(), nursery=nursery)
         self._shelf = Shelf(store=blobs.store, disk=self._disk, owner=f"{manifest.task_id.hex()} {link.peer}")
         open_work: Callable[..., RoundWork] = RoundWork
         if manifest.sums is not None:
@@ -256,7 +257,9 @@ class Task:
                     await self._disk.run(partial(self._state.write, entries))
                 case Checkpoint(certificate=certificate, chain=chain):
                     model = self._work.model(certificate.block.model.digest)
-                    await self._disk.run(partial(self._state.checkpoint, certificate, chain, model))
+                    await self._saver.save(certificate, chain, model)
+                    if certificate.round >= self._manifest.rounds:
+                        await self._saver.wait()
                 case Publish(body=body):
                     self._link.publish(body)
                 case Fetch() | Validate() | Aggregate() | Adopt() if self._link.at_once:
@@ -271,6 +274,9 @@ class Task:
                     self._training.cancel()
                 case RoundFinished():
                     await self._finish_round(action)
+                case TaskLeft():
+                    await self._saver.wait()
+                    self._tell(action)
                 case _:
                     self._tell(action)
             for report in reports_of(self._manifest, action):
@@ -335,7 +341,7 @@ class Task:
 
     async def _read_history(self, task: bytes, first: int, count: int) -> Sequence[bytes]:
         """What others fetch."""
-        return await self._compute.run(lambda _: self._state.certificates(first, count))
+        return await self._saver.certificates(first, count)
 
     async def _finish_round(self, action: RoundFinished) -> None:
         """Drops the work of the round, goes over to the new model, and reports."""
@@ -403,7 +409,7 @@ class Task:
         """Closes the files behind the write that may be under way; the blobs may go."""
         self._shelf.clear()
         with trio.move_on_after(CLOSE_GRACE, shield=True):
-            await self._compute.run(lambda _: self._state.close())
+            await self._saver.aclose()
         with trio.move_on_after(CLOSE_GRACE, shield=True):
             await self._closer.run(
                 lambda _: self._bench.close()

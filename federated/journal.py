@@ -39,7 +39,7 @@ KEPT = 2  # checkpoints: the newest, and the one before in case it does not read
 
 
 class Journal:
-    """The records of the round in progress, in the file `name` of `files`."""
+    """The records of the round in progress, and of some before it, in the file `name` of `files`."""
 
     def __init__(self, files: Files, name: str) -> None:
         """Opens or makes the file, cuts a torn end off, and has the rest in `records`."""
@@ -51,6 +51,11 @@ class Journal:
             self.records, end = _parse_records(data, place)
             self._file = AppendFile(file, place, end=end, torn=end < len(data))
             self._file.repair()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all records."""
+        return self._file.end
 
     def append(self, records: Sequence[bytes]) -> None:
         """Writes `records` and returns once they are on the disk, all of them or, with an error, none."""

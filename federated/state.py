@@ -1,6 +1,6 @@
 """What one task keeps on disk: the journal of its round, the newest certified model, the whole chain.
 
-    journal        what was said in the round in progress       forgotten when it is over
+    journal        what was said in the round in progress       forgotten now and then, when it is over
     accusations    evidence against members, blocks that are
                    said to be frauds, and that we leave          kept
     certificates   of all rounds so far                          kept, for members that are behind
@@ -31,6 +31,9 @@ from federated.workbench import digest
 
 if TYPE_CHECKING:
     from p2p.files import Files
+
+
+CROWDED = 1 << 18  # bytes of a journal; a start reads them in some milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +142,31 @@ class TaskState:
             self._journal.append([encode_entry(self._task, entry) for entry in rest])
 
     def checkpoint(self, certificate: Certificate, chain: Sequence[Certificate], model: bytes) -> None:
-        """Saves certificate and model together, and then forgets the journal of the rounds that are over.
+        """As `save`, and then forgets the journal of the rounds that are over."""
+        self.save(certificate, chain, model)
+        self.forget()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the journal has so much of rounds that are over that it is time to forget it."""
+        return self._journal is not None and self._journal.size > CROWDED
+
+    def forget(self) -> None:
+        """Forgets the journal: all of its rounds are in a checkpoint."""
+        if self._journal is not None:
+            self._journal.clear()
+
+    def save(self, certificate: Certificate, chain: Sequence[Certificate], model: bytes) -> None:
+        """Saves certificate and model together; meanwhile others may `write`.
 
         `chain` leads from the last checkpoint to the certificate. What leads there is saved before the
         checkpoint and its own certificate behind it: so the chain has no gap, and its end has a model.
         """
-        if self._journal is not None and self._chain is not None:
+        if self._chain is not None:
             encoded = encode_entry(self._task, certificate)
             self._extend(self._chain, [item for item in chain if item.round < certificate.round])
             self._checkpoints().save(certificate.round, SavedState(certificate=encoded, model=model))
             self._extend(self._chain, [certificate])
-            self._journal.clear()
         else:
             self._recent |= {item.round: encode_entry(self._task, item) for item in chain}
             for old in list(self._recent)[:-HISTORY]:

@@ -1,6 +1,7 @@
 """What a task puts on the disk and into the blob store, however long these take to let it.
 
     Disk ───→ a call that fails is made again every second; meanwhile the task is "waiting"
+    Saver ──→ the checkpoints, while the next round goes on
     Shelf ──→ the blobs of a round: the store may forget other ones for them, but not them for others
 
 Of a round are needed: the model it builds on, which everybody who is behind asks for, and our own update,
@@ -14,7 +15,8 @@ themselves.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +29,8 @@ from p2p.blobs.errors import StoreFull
 if TYPE_CHECKING:
     from federated.compute import Compute
     from federated.link import Store
+    from federated.rounds.messages import Certificate
+    from federated.state import TaskState
 
 STORAGE_RETRY = 1.0  # seconds between two attempts on a disk that fails
 
@@ -47,30 +51,38 @@ class Disk:
         self._stuck = 0  # calls that wait for the disk
         self._told = False  # that there are such
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """The result of `call`, which is made again until the disk, or the store, lets it succeed."""
+    async def run(self, call: Callable[[], T], compute: Compute | None = None) -> T:
+        """The result of `call`, which is made again until the disk, or the store, lets it succeed.
+
+        With `compute` it is made there, and other calls need not wait for it.
+        """
+        compute = compute or self._compute
         try:
-            result = await self._compute.run(lambda _: call())
+            result = await compute.run(lambda _: call())
         except (StorageError, StoreFull, OSError) as exc:
             self._told = True
             self._tell(str(exc))
-            result = await self._run_again(call)
+            result = await self._run_again(call, compute)
         if self._told and not self._stuck:
             self._told = False
             self._tell(None)
         return result
 
-    async def _run_again(self, call: Callable[[], T]) -> T:
+    async def _run_again(self, call: Callable[[], T], compute: Compute) -> T:
         self._stuck += 1
         try:
             while True:
                 await trio.sleep(STORAGE_RETRY)
                 try:
-                    return await self._compute.run(lambda _: call())
+                    return await compute.run(lambda _: call())
                 except (StorageError, StoreFull, OSError) as exc:
                     logger.debug("still waiting: %s", exc)
         finally:
             self._stuck -= 1  # also when nobody waits for it any more
+
+    async def wait(self) -> None:
+        """Returns once the calls that are under way have ended."""
+        await self._compute.run(lambda _: None)
 
     async def try_once(self, call: Callable[[], None]) -> None:
         """Makes a `call` that may as well fail."""
@@ -78,6 +90,55 @@ class Disk:
             await self._compute.run(lambda _: call())
         except OSError as exc:
             logger.warning("a blob cannot be removed: %s", exc)
+
+
+class Saver:
+    """Saves the checkpoints of `state` behind the back of the rounds: the next one waits for the one before.
+
+    So the journal may have entries of two rounds that are in no checkpoint yet, and it keeps those of
+    earlier ones until there are many. The chain is read here too: it grows on this `compute`, which is for
+    that alone.
+    """
+
+    def __init__(self, *, state: TaskState, disk: Disk, compute: Compute, nursery: trio.Nursery) -> None:
+        self._state = state
+        self._disk = disk
+        self._compute = compute
+        self._nursery = nursery
+        self._saved = trio.Event()
+        self._saved.set()
+        self._pending: Callable[[], None] | None = None  # until it is saved
+
+    async def save(self, certificate: Certificate, chain: Sequence[Certificate], model: bytes) -> None:
+        """Begins to save this checkpoint, once the one before is on the disk."""
+        await self._saved.wait()
+        self._saved = trio.Event()
+        self._pending = partial(self._state.save, certificate, chain, model)
+        self._nursery.start_soon(self._save, self._pending)
+        if self._state.is_crowded:
+            await self._saved.wait()
+            await self._disk.run(self._state.forget)
+
+    async def _save(self, call: Callable[[], None]) -> None:
+        await self._disk.run(call, self._compute)
+        self._pending = None
+        self._saved.set()
+
+    async def wait(self) -> None:
+        """Returns once the last checkpoint is on the disk."""
+        await self._saved.wait()
+
+    async def certificates(self, first: int, count: int) -> Sequence[bytes]:
+        """As `TaskState.certificates`."""
+        return await self._compute.run(lambda _: self._state.certificates(first, count))
+
+    async def aclose(self) -> None:
+        """Closes the files behind the writes that may be under way; a checkpoint is saved if it can be."""
+        await self._disk.wait()
+        if (pending := self._pending) is not None:
+            with suppress(StorageError, OSError):
+                await self._compute.run(lambda _: pending())
+        await self._compute.run(lambda _: self._state.close())
 
 
 class Shelf:

@@ -100,9 +100,12 @@ class FolderFiles:
         found = []
         with os.scandir(self._path) as entries:
             for entry in entries:
-                if entry.is_file():
-                    status = entry.stat()
-                    found.append((status.st_mtime_ns, entry.name, status.st_size))
+                try:
+                    if entry.is_file():
+                        status = entry.stat()
+                        found.append((status.st_mtime_ns, entry.name, status.st_size))
+                except FileNotFoundError:
+                    continue  # somebody else has just finished or removed it
         return [(name, size) for _, name, size in sorted(found)]
 
     def read(self, name: str, offset: int, length: int) -> bytes:

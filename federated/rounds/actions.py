@@ -1,10 +1,10 @@
 """What the round machine asks for. What it is told is in `federated.rounds.events`.
 
-Actions are carried out in the order given. `WriteJournal` and `Checkpoint` are durable before the
-next one begins; `Publish` hands a message to gossip. The others start work whose result comes back
-as an event of the same round; results that nobody waits for any more are ignored, so the work of a
-round can be dropped at its `RoundFinished`, but for a training, which ends with its `StopTraining`, and
-for a `Recompute`, which is of an earlier round.
+Actions are carried out in the order given. `WriteJournal` is durable before the next one begins, and so is
+the `Checkpoint` of the last round; any other one before the next checkpoint begins. `Publish` hands a message
+to gossip. The others start work whose result comes back as an event of the same round; results that nobody
+waits for any more are ignored, so the work of a round can be dropped at its `RoundFinished`, but for a
+training, which ends with its `StopTraining`, and for a `Recompute`, which is of an earlier round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from p2p.peer_id import PeerId
 class WriteJournal:
     """Append the entries, in order, and sync them to disk before going on.
 
-    A `Checkpoint` ends those of its round; `Accuse`, `Fraud` and `Leave` are kept as long as the task.
+    Those of a round may go once its `Checkpoint` is on the disk; `Accuse`, `Fraud` and `Leave` are kept as
+    long as the task.
     """
 
     entries: tuple[Body, ...]
@@ -31,10 +32,10 @@ class WriteJournal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Save the certificate and its model together, whole or not at all, and sync them to disk.
+    """Save the certificate and its model together, whole or not at all, while the next round goes on.
 
     The model is what `Aggregated` or `ModelAdopted` came with, or the one before when the round is
-    skipped; it stays in the blob store, for others to adopt. The round's journal entries may go.
+    skipped; it stays in the blob store, for others to adopt.
     `chain` has the certificates since the last checkpoint, up to this one: all of them are kept for good.
     """
 

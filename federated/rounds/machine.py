@@ -442,7 +442,7 @@ class RoundMachine:
         self._register.restore(event.entries)
         self._actions += self._frauds.start(event.initial, event.entries)
         self._is_fresh = event.certificate is None
-        self._entries = tuple(entry for entry in event.entries if entry.round == self._links.head.round + 1)
+        self._entries = tuple(entry for entry in event.entries if entry.round > self._links.head.round)
         if self._links.head.round > self._done:  # we were admitted, or the last checkpoint is damaged
             self._chain = [certificate for certificate in known if certificate.round > self._done]
             self._begin_adoption(self._chain[-1], now)
@@ -507,7 +507,8 @@ class RoundMachine:
         """Begins the next round, with what was said about it already."""
         self._phase, self._sync_until = Phase.TRAIN, inf
         number = self.round
-        entries, self._entries = tuple(entry for entry in self._entries if entry.round == number), ()
+        entries = tuple(entry for entry in self._entries if entry.round == number)
+        self._entries = tuple(entry for entry in self._entries if entry.round > number)
         panel = self._links.panel()
         self._actions += [*self._register.turn(number, panel), *self._frauds.turn(panel)]
         if self._seat.is_drawn:

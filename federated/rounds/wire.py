@@ -12,6 +12,7 @@ Source: https://github.com/msgpack/msgpack/blob/master/spec.md
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from math import copysign
 from typing import Any
@@ -67,6 +68,7 @@ MAX_TIME = 1 << 40  # unix seconds; some 35 000 years
 MAX_SEQ = (1 << 63) - 1
 MAX_ID = 64  # bytes of a peer id; the longest has 44
 MAX_FIELDS = 17  # a proposal has the most
+KEPT = 256  # messages that were decoded last, 4 KiB each
 VOTE_SIZE = 1 + SIGNATURE_SIZE  # bytes; number in the committee and signature
 
 
@@ -80,8 +82,12 @@ def encode(message: Message) -> bytes:
     return data
 
 
+@lru_cache(maxsize=KEPT)
 def decode(data: bytes) -> Message:
-    """The message in `data`. Raises `MessageError`, and nothing else, for whatever is not one."""
+    """The message in `data`. Raises `MessageError`, and nothing else, for whatever is not one.
+
+    It is asked for at the gate, and once more by whoever is told the message.
+    """
     values = _unpack(data)
     kind = values.get("kind")
     rules = _RULES.get(kind) if isinstance(kind, str) else None

@@ -85,6 +85,28 @@ def test_a_checkpoint_ends_the_journal_of_its_round(tmp_path: Path) -> None:
     state.close()
 
 
+def test_a_checkpoint_that_is_saved_leaves_the_journal_until_that_is_crowded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, _ = opened(tmp_path)
+    state.write([ENTRY])
+    monkeypatch.setattr(
+        state_module, "CROWDED", sum(path.stat().st_size for path in tmp_path.glob("journal"))
+    )
+    [made] = chain(1)
+    state.save(made, [made], MODEL)
+    assert not state.is_crowded
+    state.write([ENTRY])
+    assert state.is_crowded
+    state.close()
+    state, restored = opened(tmp_path)
+    assert restored == Restored(certificate=made, model=MODEL, entries=(ENTRY, ENTRY), history=(made,))
+    state.forget()
+    assert not state.is_crowded
+    state.close()
+    assert not opened(tmp_path)[1].entries
+
+
 def test_a_restore_can_be_made_again(tmp_path: Path) -> None:
     state, _ = opened(tmp_path)
     state.write([ENTRY])

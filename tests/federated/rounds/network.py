@@ -64,14 +64,11 @@ from federated.rounds.events import (
 from federated.rounds.inputs import unpack_inputs
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
-    Accuse,
     Block,
     Body,
     Certificate,
     Choice,
-    Fraud,
     Join,
-    Leave,
     Message,
     Model,
     Reveal,
@@ -109,6 +106,7 @@ class Disk:
     """What survives a crash."""
 
     certificate: Certificate | None = None
+    before: Certificate | None = None  # the checkpoint before it: a crash may take the newest one
     history: list[Certificate] = field(default_factory=list)
     journal: list[Body] = field(default_factory=list)
     blobs: dict[bytes, bool] = field(default_factory=dict)
@@ -182,6 +180,7 @@ class Network:
         self.recompute: Callable[[Node, Recompute], Recomputed] = self.compute_again
         self.lists: dict[bytes, bytes] = {}  # what was ever aggregated, by root
         self.blocked: Callable[[Node, bytes], bool] = lambda node, root: False
+        self.lags = 0.0  # how likely a crash takes a checkpoint with it that is not on the disk yet
         self.together = 0.0  # seconds for which events wait for others, to be told at once
         self.tamper: Callable[[Node, Node, Body], Body | None] = lambda sender, to, body: body
         self.nodes = [Node(peer, number) for number, peer in enumerate(self.manifest.peer_ids)]
@@ -294,9 +293,19 @@ class Network:
         if node.machine is not None:
             node.machine = None
             node.kill_after = None
+            if self.rng.random() < self.lags:
+                self._lose_checkpoint(node)
             for other in self.alive():
                 if self._reaches(node, other):
                     self._notice(other, node, PeerLost)
+
+    def _lose_checkpoint(self, node: Node) -> None:
+        """The newest checkpoint was not on the disk yet; that of the last round is before it is reported."""
+        disk = node.disk
+        if disk.certificate is None or disk.certificate.round >= self.manifest.rounds:
+            return
+        disk.certificate = disk.before
+        del disk.history[0 if disk.before is None else disk.before.round :]
 
     def divide(self, groups: Sequence[int]) -> None:
         """Splits the network into groups (by number, one for each peer), or heals it."""
@@ -371,12 +380,7 @@ class Network:
                         assert link.round == len(node.disk.history) + 1
                         node.disk.history.append(link)
                 assert link == certificate
-                node.disk.certificate = certificate
-                node.disk.journal = [
-                    item
-                    for item in node.disk.journal
-                    if item.round > certificate.round or isinstance(item, Accuse | Fraud | Leave)
-                ]
+                node.disk.before, node.disk.certificate = node.disk.certificate, certificate
             case Publish(body=body):
                 node.operations += 1
                 self._publish(node, body)
