@@ -20,7 +20,7 @@ T = TypeVar("T")
 ShouldStop = Callable[[], bool]
 """Asked by a job now and then: true when nobody wants its result any more."""
 
-Kind = Literal["train", "evaluate", "validate", "aggregate", "other"]
+Kind = Literal["train", "evaluate", "validate", "aggregate", "assess", "other"]
 """What a job is: a simulation gives each kind a duration of its own."""
 
 

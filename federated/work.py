@@ -159,7 +159,7 @@ class RoundWork:
         try:
             state = await self._newest_state()
             return await self._assessor.run(
-                lambda stop: assess(self._bench, base, model, updates, stop, state), "evaluate"
+                lambda stop: assess(self._bench, base, model, updates, stop, state), "assess"
             )
         except FederatedError as exc:
             self._complain(f"the updates are not assessed: {exc}")

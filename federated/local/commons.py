@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from p2p.peer_id import PeerId
 
 MAX_BASES = 3  # models that are remembered: the current one, what it may become, and the one before, to audit
+MAX_AGGREGATES = 8  # models that are remembered for what follows on one; more are only asked for to assess
 MAX_SIGNATURES = 1 << 12  # remembered; several rounds of 64 voters
 
 _Claims = tuple[tuple[bytes, bytes, int, int], ...]
@@ -161,6 +162,8 @@ class SharedWorkbench(Workbench):
             judge = self._commons.judge
             assert judge is not None
             found = known.aggregates[claims] = Workbench.aggregate(judge, base, updates)
+            if len(known.aggregates) > MAX_AGGREGATES:
+                known.aggregates.pop(next(iter(known.aggregates)), None)
         return found
 
     def evaluate(self, model: Parameters, state: Parameters | None = None) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
     train, evaluate ────→ a lane with a thread for each core; together, what takes no more than `TURN`
     validate, aggregate → a lane with one thread; at once, where the last one took a `MOMENT`
+    assess ─────────────→ a lane with one thread: rounds go on meanwhile
     other ──────────────→ at once
 
 A change of threads takes as long as a pass over a small shard, and while two threads of Python are busy each
@@ -21,8 +22,8 @@ import trio
 
 from federated.compute import InlineCompute, Kind, ShouldStop
 
-TURN = 0.5  # seconds that jobs may take together: the first to ask waits no longer for its result
-PATIENCE = 1.0  # seconds; after that they do not wait for the one that takes long
+TURN = 0.25  # seconds that jobs may take together: the first to ask waits no longer for its result
+PATIENCE = 0.25  # seconds; after that they do not wait for the one that takes long
 MOMENT = 0.02  # seconds that a job may take on the event loop
 
 T = TypeVar("T")
@@ -160,12 +161,14 @@ class LocalCompute(InlineCompute):
     def __init__(self, cores: int) -> None:
         self._training = Lane(cores)
         self._judging = Lane(1)  # so what is computed once for all is not begun twice
+        self._assessing = Lane(1)
 
     async def serve(self) -> None:
         """To run as long as jobs are to be done."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._training.run)
             nursery.start_soon(self._judging.run)
+            nursery.start_soon(self._assessing.run)
 
     async def run(self, job: Callable[[ShouldStop], T], kind: Kind = "other") -> T:
         """As `Compute.run`."""
@@ -176,7 +179,9 @@ class LocalCompute(InlineCompute):
                 if self._judging.is_momentary(kind):
                     return self._judging.make(job, kind)
                 return await self._judging.do(job, kind)
-            case _:
+            case "assess":
+                return await self._assessing.do(job, kind)
+            case "other":
                 return job(_never)
 
 

@@ -22,6 +22,7 @@ SECONDS: dict[Kind, float] = {
     "evaluate": EVALUATE,
     "validate": VALIDATE,
     "aggregate": AGGREGATE,
+    "assess": EVALUATE,
     "other": OTHER,
 }
 

@@ -17,9 +17,13 @@ from typing import Any
 import pytest
 
 from federated.cli import main
+from federated.cli.program import build_parser
+from federated.cli.run import manifest_for
 from federated.directory.signed import load_task_file
+from federated.local import local_keys
 from federated.registry import GROUP, Registry
 from federated.trial import try_out
+from p2p.peer_id import PeerId
 from sim.cli.main import main as simulate
 
 TASK = "unheard-of"
@@ -193,6 +197,20 @@ def test_for_many_members_a_committee_certifies(capsys: pytest.CaptureFixture[st
         certificates = [report for report in reports if report["event"] == "certificate"]
         assert len(certificates) == peers
         assert all(report["votes"] in votes for report in certificates)
+
+
+@pytest.mark.parametrize(
+    ("options", "committee"),
+    [
+        (["--peers", "17"], 4),
+        (["--peers", "17", "--rounds", "3", "--set", "sums.range=8", "--set", "sums.holders=5"], 64),
+    ],
+)
+def test_who_votes_stands_in_the_manifest(options: list[str], committee: int) -> None:
+    arguments = build_parser().parse_args(["run", *options])
+    keys = local_keys(arguments.peers, arguments.seed)
+    members = [PeerId.from_public_key(key.public) for key in keys]
+    assert manifest_for(arguments, members).committee == committee
 
 
 def test_ctrl_c_ends_a_run_without_a_traceback() -> None:

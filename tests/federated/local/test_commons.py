@@ -13,7 +13,7 @@ import pytest
 from federated import codec
 from federated.errors import PluginError
 from federated.local import commons as module
-from federated.local.commons import MAX_BASES, Commons
+from federated.local.commons import MAX_AGGREGATES, MAX_BASES, Commons
 from federated.manifest import PluginRef, TaskManifest
 from federated.parameters import Parameters
 from federated.plugin import Dataset, ModelUpdate, PeerContext
@@ -159,6 +159,18 @@ def test_an_update_that_is_claimed_in_another_way_is_another_one() -> None:
     assert (first.examples, second.examples) == (1, 2)
     assert one.aggregate(base, [first]) == other.aggregate(base, [second])
     assert Counting.asked == {"check": 2, "screen": 2, "aggregate": 2}
+
+
+def test_not_all_that_was_ever_made_is_remembered() -> None:
+    one, other, _ = benches(manifest(), Commons())
+    base = one.decode(model(7.0))
+    sets = [
+        [replace(_update(), root=bytes([number]) * 32, delta=base)] for number in range(MAX_AGGREGATES + 1)
+    ]
+    made = [bench.aggregate(base, updates) for updates in sets for bench in (one, other)]
+    assert Counting.asked["aggregate"] == MAX_AGGREGATES + 1
+    assert one.aggregate(base, sets[0]) == made[0]
+    assert Counting.asked["aggregate"] == MAX_AGGREGATES + 2
 
 
 def test_a_failure_is_not_shared() -> None:

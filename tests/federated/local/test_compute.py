@@ -136,7 +136,23 @@ async def test_nothing_is_judged_before_what_was_asked_for_earlier(monkeypatch: 
     assert order == ["aggregate", "validate"]
 
 
-@pytest.mark.parametrize("kind", ["train", "aggregate", "other"])
+async def test_while_contributions_are_assessed_members_train_and_judge() -> None:
+    release, found = threading.Event(), list[str]()
+
+    def assess(_: object) -> None:
+        release.wait(LIMIT)
+        found.append("assess")
+
+    async with open_compute(1) as compute, trio.open_nursery() as nursery:
+        nursery.start_soon(compute.run, assess, "assess")
+        await wait_all_tasks_blocked()
+        await compute.run(lambda _: found.append("train"), "train")
+        await compute.run(lambda _: found.append("validate"), "validate")
+        release.set()
+    assert found == ["train", "validate", "assess"]
+
+
+@pytest.mark.parametrize("kind", ["train", "aggregate", "assess", "other"])
 async def test_what_a_job_raises_is_raised_to_who_asked(kind: Kind) -> None:
     def fail(_: object) -> None:
         raise ZeroDivisionError("here")
