@@ -21,8 +21,8 @@ from p2p.files import Files
 from sim.disk import SimDisk
 from tests.federated import tiny
 from tests.federated.lab import peer_number, tiny_manifest
+from tests.federated.mortal import Died
 from tests.federated.test_work import FakeBlobs, refuse
-from tests.federated.test_work_state import Died
 from tests.search.deadly import DeadlyFiles
 
 POLICY = DifferentialPrivacy(clip=4.0, noise=4.0, delta=1e-5, epsilon=5.0)
