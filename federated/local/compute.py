@@ -20,7 +20,9 @@ from typing import Any, TypeVar
 
 import trio
 
+from federated.blame import told
 from federated.compute import InlineCompute, Kind, ShouldStop
+from federated.errors import PluginError
 
 TURN = 0.25  # seconds that jobs may take together: the first to ask waits no longer for its result
 PATIENCE = 0.25  # seconds; after that they do not wait for the one that takes long
@@ -58,6 +60,8 @@ class _Job:
         begun = time.perf_counter()
         try:
             self._result = self._call(self._stop.is_set)
+        except KeyboardInterrupt as exc:  # in a thread it is no person's
+            self._failure = PluginError(f"a plugin failed: {told(exc)}")
         except BaseException as exc:  # its task's, not the thread's
             self._failure = exc
         self.took = time.perf_counter() - begun

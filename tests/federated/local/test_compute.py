@@ -12,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from federated.compute import Kind
+from federated.errors import PluginError
 from federated.local import compute as module
 from federated.local.compute import Lane, LocalCompute
 
@@ -161,6 +162,15 @@ async def test_what_a_job_raises_is_raised_to_who_asked(kind: Kind) -> None:
         with pytest.raises(ZeroDivisionError, match="here"):
             await compute.run(fail, kind)
         assert await compute.run(lambda _: 1, kind) == 1
+
+
+async def test_an_interrupt_in_a_thread_is_the_plugin_s() -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    async with open_compute() as compute:
+        with pytest.raises(PluginError, match=r"a plugin failed: KeyboardInterrupt \(test_compute.py, line"):
+            await compute.run(interrupt, "train")
 
 
 async def test_who_is_cancelled_asks_its_job_to_stop_and_does_not_wait() -> None:
