@@ -7,7 +7,7 @@
 
 A change of threads takes as long as a pass over a small shard, and while two threads of Python are busy each
 waits for the other. Members ask for the same thing at about the same time, so their jobs go together. What
-takes long, or never ends, leaves the event loop free: it answers Ctrl-C, and deadlines pass.
+takes long, or never ends, leaves the event loop free: it answers Ctrl-C, and a training's deadline passes.
 """
 
 from __future__ import annotations
