@@ -69,15 +69,16 @@ class Collection:
     """The updates of one round. The methods that return a rule name the one that a member broke.
 
     `bases` are the models that updates may build on, by their staleness. `committed` and `revealed` are the
-    sets of members that did so in time, `equivocators` those that committed themselves twice, `unasked`
-    those whose updates were never asked for. `changes` goes up with whatever is learned that a proposal may
-    be about.
+    sets of members that did so in time, `abstained` those that said they would not, `equivocators` those
+    that committed themselves twice, `unasked` those whose updates were never asked for. `changes` goes up
+    with whatever is learned that a proposal may be about.
     """
 
     def __init__(
         self, *, membership: Membership, round_number: int, bases: Sequence[Base], max_update: int
     ) -> None:
         self.committed = 0
+        self.abstained = 0
         self.revealed = 0
         self.equivocators = 0
         self.changes = 0
@@ -111,6 +112,10 @@ class Collection:
         member.late = self._closed
         self.count_commit(number)
         return None if member.claim is None else self.add_reveal(number, member.claim)
+
+    def abstain(self, number: int) -> None:
+        """The member will have no update; one that it commits itself to all the same counts."""
+        self.abstained |= 1 << number
 
     def close(self) -> None:
         """From now on commits are late."""

@@ -141,6 +141,13 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Abstain:
+    """The sender will have no update in this round: nobody is to wait for it."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reveal:
     """The update that the sender committed itself to, and how many examples it was trained on.
 
@@ -299,6 +306,7 @@ class Capability:
 Body = (
     Hello
     | Commit
+    | Abstain
     | Reveal
     | Propose
     | Vote

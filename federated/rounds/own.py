@@ -60,7 +60,7 @@ class OwnUpdate:
         return [*actions, Train(round=self._number, base=base)]
 
     def handle(self, event: Trained | TrainFailed) -> bool:
-        """The training is over; whether it came to our update in this round."""
+        """The training is over; whether it settles if there is an update of ours in this round."""
         if event.round != self._begun or not self.is_training:
             return False
         self.is_training = False
@@ -68,8 +68,7 @@ class OwnUpdate:
             self._late = event
         elif isinstance(event, Trained):
             self.reveal = self._reveal(event)
-            return True
-        return False
+        return not self._is_overtaken
 
     def overtake(self) -> list[Action]:
         """The round is decided or goes on without our update: stops what is of no use in the next one."""

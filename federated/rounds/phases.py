@@ -54,6 +54,7 @@ from federated.rounds.events import (
     WorkEvent,
 )
 from federated.rounds.messages import (
+    Abstain,
     Block,
     Body,
     Certificate,
@@ -166,8 +167,8 @@ class RoundInProgress:
         """The result of an action of this round."""
         match event:
             case Trained() | TrainFailed():
-                if self._own.handle(event) and self._own.reveal is not None:
-                    self._commit(self._own.reveal, now, is_new=True)
+                if self._own.handle(event):
+                    self._answer(self._own.reveal, now)
             case Fetched(root=root):
                 self._actions += self._collection.fetched(root)
             case FetchFailed(root=root):
@@ -185,6 +186,8 @@ class RoundInProgress:
                 self._collection.count_commit(sender)
             case Commit():
                 rule = self._collection.add_commit(sender, body)
+            case Abstain():
+                self._collection.abstain(sender)
             case Hello(base=base):
                 self._compare(sender, base)
             case _ if voting is None:
@@ -227,6 +230,8 @@ class RoundInProgress:
             bodies.append(self._own.commit(own))
             if self.phase is not Phase.COMMIT:
                 bodies.append(own)
+        elif self._collection.abstained >> self._seat.me & 1:
+            bodies.append(Abstain(round=self.number))
         self._actions += [Publish(body=body) for body in bodies or [self.hello()]]
         self._gap = min(2 * self._gap, MAX_GAP * self._seat.policy.phase_deadline_s)
         self.repeat_at = now + self._gap if bodies else inf
@@ -269,6 +274,14 @@ class RoundInProgress:
         me = self._seat.me
         left_out = block is not None and block.round == self.number and not block.participants >> me & 1
         return self._own.carried(is_left_out=left_out and me not in dict(self.refused()))
+
+    def _answer(self, own: Reveal | None, now: float) -> None:
+        """Our training came to `own`: commits us to it, or lets nobody wait for us."""
+        if own is not None:
+            self._commit(own, now, is_new=True)
+            return
+        self._collection.abstain(self._seat.me)
+        self._actions.append(Publish(body=Abstain(round=self.number)))
 
     def _commit(self, own: Reveal, now: float, *, is_new: bool) -> None:
         commit = self._own.commit(own)
@@ -317,7 +330,8 @@ class RoundInProgress:
                 return expired or self._voting is None or self._voting.is_prepared()
             case Phase.COMMIT:
                 idle = self._own.reveal is None and not self._own.is_training
-                waiting = self._seat.roster.awaited(now) & ~(idle << self._seat.me)
+                silent = collection.abstained & ~collection.committed | idle << self._seat.me
+                waiting = self._seat.roster.awaited(now) & ~silent
                 answered = useful = collection.committed
             case Phase.REVEAL:
                 waiting = collection.committed & self._seat.roster.awaited(now)

@@ -39,6 +39,7 @@ from federated.rounds.messages import (
     MAX_VIEW,
     NO_BLOCK,
     SIGNATURE_SIZE,
+    Abstain,
     Accuse,
     Block,
     Body,
@@ -214,6 +215,7 @@ _RULES: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "join": {**_HEAD, "credential": _bytes(1, MAX_CREDENTIAL)},
     "leave": {**_HEAD, "signature": _blob(SIGNATURE_SIZE)},
     "accuse": {**_HEAD, "evidence": _bytes(1, MAX_CREDENTIAL)},
+    "abstain": _HEAD,
     "fraud": {**_HEAD, "block": _HASH},
     "recall": {**_HEAD, "peer": _bytes(1, MAX_ID), **_BALLOT_RULES, "signature": _blob(SIGNATURE_SIZE)},
     "capability": {
@@ -235,6 +237,8 @@ def _fields(body: Body) -> tuple[str, dict[str, Any]]:
             return "hello", {"base": body.base}
         case Commit():
             return "commit", {"commitment": body.commitment}
+        case Abstain():
+            return "abstain", {}
         case Reveal():
             fields = {"root": body.root, "size": body.size, "nonce": body.nonce}
             return "reveal", {**fields, "examples": body.examples, "staleness": body.staleness}
@@ -357,6 +361,7 @@ def _plain(body: Callable[..., Body], *names: str) -> Callable[[dict[str, Any]],
 _BUILDERS: Mapping[str, Callable[[dict[str, Any]], Body]] = {
     "hello": _plain(Hello, "base"),
     "commit": _plain(Commit, "commitment"),
+    "abstain": _plain(Abstain),
     "reveal": _plain(Reveal, "root", "size", "nonce", "examples", "staleness"),
     "propose": _propose,
     "vote": lambda values: Vote(**_ballot(values), signature=values["signature"]),

@@ -53,6 +53,7 @@ from federated.rounds.events import (
 from federated.rounds.machine import RoundMachine
 from federated.rounds.messages import (
     NO_BLOCK,
+    Abstain,
     Body,
     Certificate,
     Choice,
@@ -947,12 +948,55 @@ def test_training_that_fails_leaves_the_round_to_the_others() -> None:
     solo = Solo()
     solo.start()
     assert actions_of(solo.greet(), Train) == [Train(round=1, base=INITIAL)]
-    solo.machine.handle(TrainFailed(round=1), 1.0)
+    abstained = solo.machine.handle(TrainFailed(round=1), 1.0)
+    assert actions_of(abstained, Publish) == [Publish(body=Abstain(round=1))]
     assert solo.machine.phase is Phase.COMMIT
     solo.hear(1, Commit(round=1, commitment=bytes(32)), 1.1)
     assert solo.machine.phase is Phase.COMMIT
     solo.hear(2, Commit(round=1, commitment=bytes(32)), 1.1)
     assert solo.machine.phase is Phase.REVEAL
+
+
+def test_who_abstains_is_not_waited_for_and_counts_if_it_commits_itself_all_the_same() -> None:
+    solo = Solo(4)
+    solo.start()
+    solo.greet()
+    solo.machine.handle(Trained(round=1, root=bytes(32), size=10, examples=5), 0.1)
+    made = [reveal_of(node, bytes([node.number]) * 32) for node in solo.network.nodes]
+    solo.hear(1, Abstain(round=1), 0.2)
+    solo.hear(1, made[1][0], 0.2)
+    solo.hear(2, made[2][0], 0.2)
+    assert solo.machine.phase is Phase.COMMIT
+    solo.hear(3, Abstain(round=1), 0.3)
+    assert solo.machine.phase is Phase.REVEAL
+    actions = [action for number in (1, 2, 3) for action in solo.hear(number, made[number][1], 0.4)]
+    fetched = {action.root for action in actions if isinstance(action, Fetch)}
+    assert {made[1][1].root, made[2][1].root} <= fetched
+
+
+@pytest.mark.parametrize("committee", [MAX_COMMITTEE, 4])
+def test_a_member_whose_training_fails_costs_the_others_no_time(committee: int) -> None:
+    network = Network(5, rounds=2, training=(0.5, 0.5), committee=committee)
+    broken = network.nodes[3]
+    broken.trains = False
+    network.start()
+    for number in (1, 2):
+        network.run(partial(lambda wanted: broken.trained[-1:] == [wanted], number), network.now + PHASE)
+        network.tell(broken, broken.life, TrainFailed(round=number))
+    network.finish(within=PHASE)
+    assert summary(network.nodes[0]) == [(1, 4, False), (2, 4, False)]
+    assert network.now < TRAIN
+
+
+def test_when_all_abstain_the_deadline_passes_before_the_round_is_skipped() -> None:
+    network = Network(3, rounds=1)
+    for node in network.nodes:
+        node.trains = False
+    network.start()
+    network.at(1.0, lambda: [network.tell(node, node.life, TrainFailed(round=1)) for node in network.nodes])
+    network.finish(within=30.0)
+    assert skipped(network) == [1]
+    assert network.now >= TRAIN + PHASE
 
 
 def test_an_own_update_is_in_the_journal_before_its_commit_is_published_and_revealed_later() -> None:

@@ -19,6 +19,7 @@ from federated.rounds.messages import (
     MAX_RATE,
     MAX_VIEW,
     NO_BLOCK,
+    Abstain,
     Accuse,
     Block,
     Body,
@@ -136,6 +137,7 @@ BODIES: list[Body] = [
     ),
     Certificate(view=1, block=restoring(), votes=proof().votes),
     Fraud(round=7, block=HASH),
+    Abstain(round=1),
 ]
 
 
