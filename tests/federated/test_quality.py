@@ -163,8 +163,10 @@ async def test_an_assessment_that_fails_is_told_in_a_line(autojump_clock: MockCl
     async with open_lab(made, 1, 2, 3) as nursery:
         await nursery.start(start_with, made, 4, tiny.registry(pull="Raises"))
         await made.until_finished(1, 2, 3, 4)
-    reasons = [event.get("reason", "") for event in made.task_events(4)]
-    assert any(reason.startswith("the updates are not assessed: trainer 'pull'") for reason in reasons)
+        line = "the updates are not assessed: trainer 'pull'"  # told when it comes to that, beside the rounds
+        await made.until(
+            lambda: any(event.get("reason", "").startswith(line) for event in made.task_events(4))
+        )
 
 
 def quality(made: Lab, number: int) -> list[dict[str, Any]]:
