@@ -313,7 +313,8 @@ def test_a_loss_that_is_no_number_is_not_reported() -> None:
 
 
 def test_data_or_models_that_cannot_be_had_are_explained() -> None:
-    with pytest.raises(DataError, match="the points are missing"):
+    told = r"^preprocessor 'nopoints': the points are missing \(tiny.py, line \d+\)$"
+    with pytest.raises(DataError, match=told):
         bench(preprocessor="nopoints")
     with pytest.raises(PluginError, match="trainer 'pull': an update has 144 bytes; raise max_update_bytes"):
         bench(max_update_bytes=100)
