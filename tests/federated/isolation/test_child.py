@@ -92,7 +92,7 @@ def test_a_server_does_what_it_is_asked(page: mmap.mmap, orders: Path) -> None:
         ("interrupt", "plugin", "a plugin failed: KeyboardInterrupt: me (bugs.py, line ", False),
         ("own_exception", "plugin", "trainer 'buggy' failed: Rude (bugs.py, line ", False),
         ("recursion", "plugin", "trainer 'buggy' failed: RecursionError: maximum recursion depth ", False),
-        ("no_data", "data", "there are none", False),
+        ("no_data", "data", "trainer 'buggy': there are none (bugs.py, line ", False),
         ("stopped", "stopped", "asked", False),
         ("no_memory", "plugin", "trainer 'buggy' failed: MemoryError: all gone (bugs.py, line ", True),
         ("no_memory_of_torch", "plugin", "trainer 'buggy' failed: RuntimeError: [enforce fail at ", True),

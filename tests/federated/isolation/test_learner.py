@@ -125,7 +125,7 @@ def test_a_bug_that_ends_the_process_costs_a_training(rig: Rig, bug: str, line: 
         ("recursion", PluginError, r"^trainer 'buggy' failed: RecursionError: .* \(bugs\.py, line \d+\)$"),
         ("exit_softly", PluginError, r"^trainer 'buggy' failed: SystemExit: enough \(bugs\.py, line \d+\)$"),
         ("interrupt", PluginError, r"^a plugin failed: KeyboardInterrupt: me \(bugs\.py, line \d+\)$"),
-        ("no_data", DataError, r"^there are none$"),
+        ("no_data", DataError, r"^trainer 'buggy': there are none \(bugs.py, line \d+\)$"),
         ("stopped", TrainingStopped, r"^asked$"),
     ],
 )
@@ -279,7 +279,7 @@ def test_a_process_that_cannot_be_started_is_a_line(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("order", "error", "line"),
     [
-        ("no_data load", DataError, "^there are none$"),
+        ("no_data load", DataError, r"^preprocessor 'buggy': there are none \(bugs.py, line \d+\)$"),
     ],
 )
 def test_a_task_whose_plugins_do_not_start_has_no_workbench(
