@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import JsonValue
 
+from federated.blame import blamed
 from federated.manifest import PluginRef, RoundPolicy, TaskManifest
 from federated.plugin import PeerContext, TrainContext
 from federated.registry import Registry
@@ -45,14 +46,17 @@ def demo_manifest(
 def centralised_accuracy(rounds: int, seed: int, trainer: str) -> float:
     """Held-out accuracy of one machine that has all the data, after the same number of rounds.
 
-    0 for a task that measures none. Blocking; run it in a worker thread.
+    0 for a task that measures none. Blocking; run it in a worker thread. Raises `DataError`, `PluginError`.
     """
     peer = PeerId.from_public_key(KeyPair.from_seed(bytes(32)).public)
     plugins = Registry().load(demo_manifest([peer], rounds, seed, trainer))
     alone = PeerContext(peer=peer, members=(peer,), index=0)
-    data = plugins.preprocessor.load(alone)
-    parameters = plugins.trainer.init(seed)
-    for number in range(1, rounds + 1):
-        context = TrainContext(round=number, seed=seed + number, should_stop=lambda: False)
-        parameters = plugins.trainer.train(parameters, data.train, context).parameters
-    return plugins.trainer.evaluate(parameters, data.holdout).get("accuracy", 0.0)
+    with blamed("task" if trainer not in TRAINERS else "trainer", trainer):
+        data = plugins.preprocessor.load(alone)
+        parameters = plugins.trainer.init(seed)
+        for number in range(1, rounds + 1):
+            context = TrainContext(round=number, seed=seed + number, should_stop=lambda: False)
+            parameters = plugins.trainer.train(parameters, data.train, context).parameters
+        if data.holdout is None:
+            return 0.0
+        return plugins.trainer.evaluate(parameters, data.holdout).get("accuracy", 0.0)

@@ -250,3 +250,17 @@ def test_the_task_of_the_tutorial_runs_in_all_ways(
     assert simulate(["run", "digits", "--task", "no-such-task", *options]) == 2
     assert main(["demo", "--task", "no-such-task"]) == 2
     assert main(["demo", "--task", "Tumours"]) == 2
+
+
+def test_a_demo_of_a_task_with_a_mistake_ends_with_its_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plugin", "new", "grapes"]) == 0
+    file = folder / "atcp-grapes" / "grapes.py"
+    file.write_text(file.read_text().replace("np.exp(x @ weight)", "np.exp(x @ wieght)"))
+    install(folder / "atcp-grapes", monkeypatch)
+    assert main(["demo", "--task", "grapes", "--peers", "2", "--rounds", "2", "--json"]) == 1
+    told = capsys.readouterr().err
+    assert "task 'grapes' failed: NameError: name 'wieght' is not defined" in told
+    assert "(grapes.py, line " in told
+    assert "Traceback" not in told
