@@ -20,6 +20,7 @@ from federated.pace import WEIGHT, Pace
 from federated.rounds.messages import MAX_CORES, MAX_COUNT, MAX_RATE, Capability
 
 MIN_TRANSFER = 64 * 1024  # bytes; what is smaller tells of the round trip, not of the line
+MIN_AVERAGED = 1 << 20  # bytes; what is smaller tells of calls and threads, not of the averaging
 CHANGE = 1.25  # a rate that is so many times another one is news
 BENCHMARK_TIME = 0.1  # seconds; a repetition more than that at most, each a few milliseconds
 BENCHMARK_SIZE = 1 << 20  # bytes of an array
@@ -122,7 +123,8 @@ class Meter:
         """Updates of `size` bytes in all are averaged in the body; also in another thread."""
         begin = self._clock()
         yield
-        self._averaged.observe(size, self._clock() - begin)
+        if size >= MIN_AVERAGED:
+            self._averaged.observe(size, self._clock() - begin)
 
     def sent(self, total: int) -> None:
         """So many bytes of blobs were sent to others until now. More than before counts in full."""

@@ -7,7 +7,15 @@ from itertools import count
 
 import pytest
 
-from federated.capability import BENCHMARK_ARRAYS, BENCHMARK_SIZE, CHANGE, MIN_TRANSFER, Meter, benchmark
+from federated.capability import (
+    BENCHMARK_ARRAYS,
+    BENCHMARK_SIZE,
+    CHANGE,
+    MIN_AVERAGED,
+    MIN_TRANSFER,
+    Meter,
+    benchmark,
+)
 from federated.compute import machine_size
 from federated.pace import Pace
 
@@ -81,15 +89,18 @@ def test_what_is_small_or_does_not_come_is_not_counted() -> None:
 def test_averaging_is_measured_after_the_benchmark() -> None:
     clock = Clock()
     measured = meter(clock)
-    measured.averaged(1000.0)
+    measured.averaged(MIB)
     first = measured.news()
     assert first is not None
-    assert first.aggregate_bytes_per_second == 1000.0
-    with measured.averaging(4000):
+    assert first.aggregate_bytes_per_second == MIB
+    with measured.averaging(MIN_AVERAGED - 1):  # so little tells nothing
+        clock.now += 1.0
+    assert measured.news() is None
+    with measured.averaging(4 * MIN_AVERAGED):
         clock.now += 1.0
     second = measured.news()
     assert second is not None
-    assert second.aggregate_bytes_per_second == pytest.approx(1900.0)
+    assert second.aggregate_bytes_per_second == pytest.approx(MIB + 0.3 * 3 * MIN_AVERAGED)
 
 
 def test_the_busiest_seconds_tell_what_can_be_sent() -> None:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from federated import codec
+from federated import capability, codec
 from federated.capability import Meter
 from federated.compute import InlineCompute
 from federated.manifest import PluginRef
@@ -191,7 +191,10 @@ async def test_an_update_that_nobody_has_is_not_fetched() -> None:
     assert await place.work.perform(fetch) == FetchFailed(round=1, root=bytes(32))
 
 
-async def test_what_comes_from_others_and_what_is_averaged_is_measured() -> None:
+async def test_what_comes_from_others_and_what_is_averaged_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capability, "MIN_AVERAGED", 1)
     place = Place()
     await place.begin()
     ticks = count(0.0, 0.5)  # each look at the clock takes half a second
