@@ -93,7 +93,7 @@ class Lab:
         self.members: dict[int, Member] = {}
         self.reports: dict[int, list[Report]] = {}
         self._folder = folder
-        self._compute = compute
+        self.compute = compute
         self._network = MemoryNetwork()
         self._stores: dict[int, BlobStore] = {}
         self._news = trio.Event()
@@ -198,7 +198,7 @@ class Lab:
             plugins or tiny.registry(),
             self.folder(number),
             lambda event: self._report(number, event),
-            compute=self._compute,
+            compute=self.compute,
             rng=random.Random(number),
             wall_clock=self.wall_time,
         )

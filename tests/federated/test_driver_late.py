@@ -40,7 +40,7 @@ class SlowLab(Lab):
     def _open_task(
         self, member: Member, manifest: TaskManifest | None, plugins: Registry | None
     ) -> AbstractAsyncContextManager[Task]:
-        self._compute = SlowCompute if member.number == SLOW else ModelledCompute
+        self.compute = SlowCompute if member.number == SLOW else ModelledCompute
         return super()._open_task(member, manifest, plugins)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from federated.compute import Kind, ShouldStop
 from federated.equivocation import TwoFaced
 from federated.reports import Report
 from federated.rounds.changes import is_true, unpack_evidence
@@ -14,7 +18,9 @@ from federated.rounds.committee import verify_signature
 from p2p.gossipsub import open_gossipsub
 from tests.federated import lab as lab_module
 from tests.federated import tiny
-from tests.federated.lab import Lab, assert_agreed, open_lab, peer_number, tiny_manifest
+from tests.federated.lab import Lab, ModelledCompute, assert_agreed, open_lab, peer_number, tiny_manifest
+
+T = TypeVar("T")
 
 
 def of(lab: Lab, number: int, event: str, round_number: int | None = None) -> list[Report]:
@@ -50,13 +56,32 @@ async def test_a_round_is_told_from_its_phases_to_its_certificate(autojump_clock
         assert names.index("vote") < names.index("certificate") < names.index("round")
 
 
+class Endless(ModelledCompute):
+    """A training never ends; all else does."""
+
+    async def run(self, job: Callable[[ShouldStop], T], kind: Kind = "other") -> T:
+        if kind == "train":
+            await trio.sleep_forever()
+        return await super().run(job, kind)
+
+
 async def test_a_phase_that_a_deadline_ends_says_who_was_missing(autojump_clock: MockClock) -> None:
     lab = Lab(tiny_manifest(4, rounds=1))
     async with open_lab(lab, 1, 2, 3) as nursery:
-        await nursery.start(lab_module.start_with, lab, 4, tiny.registry(pull="Raises"))  # has no update
+        lab.compute = Endless
+        await nursery.start(lab.run, 4)
         await lab.until_round(1, 1, 2, 3)
     [commit] = [report for report in of(lab, 1, "phase", 1) if report["phase"] == "commit"]
     assert (commit["answers"], commit["needed"]) == (3, 4)
+
+
+async def test_a_member_that_has_no_update_is_not_missed(autojump_clock: MockClock) -> None:
+    lab = Lab(tiny_manifest(4, rounds=1))
+    async with open_lab(lab, 1, 2, 3) as nursery:
+        await nursery.start(lab_module.start_with, lab, 4, tiny.registry(pull="Raises"))
+        await lab.until_round(1, 1, 2, 3)
+    [commit] = [report for report in of(lab, 1, "phase", 1) if report["phase"] == "commit"]
+    assert (commit["answers"], commit["needed"]) == (3, 3)
 
 
 async def test_a_peer_that_votes_twice_is_told_of_with_evidence_and_ejected(

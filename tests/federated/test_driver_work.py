@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 import trio.testing
@@ -7,7 +9,7 @@ from trio.testing import MockClock
 
 from federated import codec, driver
 from federated.rounds.actions import Action, Adopt, Fetch, RoundFinished, StopTraining, Train
-from federated.rounds.events import AdoptFailed, Event, FetchFailed, PeerConnected, Started
+from federated.rounds.events import AdoptFailed, Event, FetchFailed, PeerConnected, Phase, Started
 from federated.rounds.messages import (
     Model,
 )
@@ -31,6 +33,8 @@ from tests.federated.lab import (
 class Script:
     """Stands in for the round machine: asks for one thing at the start, for another when member 3 comes."""
 
+    phase = Phase.TRAIN
+
     def __init__(self, first: Action, second: Action) -> None:
         self._first = first
         self._second = second
@@ -42,6 +46,9 @@ class Script:
             case PeerConnected(peer=peer) if peer == peer_number(3):
                 return [self._second]
         return []
+
+    def handle_all(self, events: Sequence[Event], now: float) -> list[Action]:
+        return [action for event in events for action in self.handle(event, now)]
 
     def next_deadline(self) -> float | None:
         return None
