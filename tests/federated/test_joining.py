@@ -66,7 +66,7 @@ class JoinLab(Lab):
             self.folder(number),
             lambda event: self._report(number, event),
             ticket=self.tickets.get(number),
-            compute=self._compute,
+            compute=self.compute,
             rng=random.Random(number),
             wall_clock=self.wall_time,
         )
@@ -228,7 +228,7 @@ class ScatteredLab(JoinLab):
                 lambda event: self._report(number, event),
                 ticket=self.tickets.get(number),
                 kad=kad,
-                compute=self._compute,
+                compute=self.compute,
                 rng=random.Random(number),
                 wall_clock=self.wall_time,
             ) as running:
@@ -322,7 +322,7 @@ async def test_a_task_that_is_over_takes_nobody_in(autojump_clock: MockClock) ->
 async def test_forged_joins_change_nothing(autojump_clock: MockClock) -> None:
     """Joins as nobody would send them who goes through `open_member`: stolen, forged, without work."""
     lab = JoinLab(manifest(WORKING))
-    other = await find_credential(lab.manifest, peer_number(9), None, lab._compute())
+    other = await find_credential(lab.manifest, peer_number(9), None, lab.compute())
     async with open_lab(lab, 1, 2, 3, 4) as nursery:
         stranger = await nursery.start(start_idle, lab, 5)
         topic = topic_of(lab.manifest)
