@@ -101,7 +101,7 @@ class CrashLab(Lab):
             None,
             lambda event: self._report(number, event),
             files=files,
-            compute=self._compute,
+            compute=self.compute,
             rng=random.Random(number),
             wall_clock=self.wall_time,
         )
