@@ -1,6 +1,6 @@
 """What all trainers that follow gradients have in common, whatever they compute them with.
 
-Three ways of training when the members' data are not alike, each a setting:
+Four ways of training when the members' data are not alike, each a setting:
 
     mu        FedProx: every step is drawn back to where the round began, the more the further away it is.
               Li et al. 2020, "Federated Optimization in Heterogeneous Networks", Algorithm 2
@@ -8,6 +8,7 @@ Three ways of training when the members' data are not alike, each a setting:
               Karimireddy et al. 2020, "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning"
     local     parameters that stay with their member, as personal heads or normalisation layers do.
               Arivazhagan et al. 2019, "Federated Learning with Personalization Layers"
+    q         q-FedAvg: members on whose data the model is bad count more, see `plugins.fairness`
 
 SCAFFOLD without a server: the control variate c of the model is a part of the model, as arrays whose names
 begin with `scaffold/`, and a member's own c_i is a part of its state. A member takes the mean of its
@@ -30,6 +31,7 @@ from pydantic import Field
 from federated.errors import PluginError
 from federated.parameters import Array, Parameters
 from federated.plugin import TrainContext, TrainResult
+from plugins import fairness
 
 CONTROL = "scaffold/"  # how the names of c begin in the model, and of c_i in the state
 OWN = "local/"  # how the names of parameters that do not travel begin in the state
@@ -69,14 +71,25 @@ class GradientTrainer(ABC):
     """A subclass draws the first model, fits one, and measures it; all of them whole."""
 
     kind = "trainer"
+    lr: float
+    decay: float
 
     def __init__(
-        self, *, carry: bool = False, mu: float = 0.0, scaffold: bool = False, local: Sequence[str] = ()
+        self,
+        *,
+        carry: bool = False,
+        mu: float = 0.0,
+        scaffold: bool = False,
+        local: Sequence[str] = (),
+        q: float = 0.0,
     ) -> None:
+        if scaffold and q:
+            raise PluginError("setting q: it does not go with scaffold, whose c is no delta")
         self.carry = carry
         self.mu = mu
         self.scaffold = scaffold
         self.local = tuple(local)
+        self.q = q
         self._first: Parameters = {}  # what does not travel, as it was drawn
         self._newest: Parameters = {}  # and as the newest training here left it, for `evaluate`
 
@@ -95,7 +108,7 @@ class GradientTrainer(ABC):
         if self.scaffold:
             learned = [name for name in self.learned(whole) if name in shared]
             shared |= {CONTROL + name: np.zeros_like(whole[name]) for name in learned}
-        return shared
+        return shared | (fairness.first() if self.q else {})
 
     def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
         """Local work on `data`. Raises `TrainingStopped`, `DataError`, `PluginError`."""
@@ -113,11 +126,18 @@ class GradientTrainer(ABC):
         control = outcome.gradient or own_control
         own = self._newest = {name: outcome.model[name] for name in self._first}
         new = {name: outcome.model[name] for name in shared}
+        if self.q:
+            loss = self.measure(start.model, data).get("loss", np.nan)
+            new = fairness.terms(parameters, new, loss, q=self.q, rate=self.rate(context))
         return TrainResult(
             parameters=new | _named(CONTROL, control),
             examples=outcome.examples,
             state=(outcome.memory if self.carry else {}) | _named(CONTROL, control) | _named(OWN, own),
         )
+
+    def rate(self, context: TrainContext) -> float:
+        """The learning rate of a round."""
+        return self.lr * self.decay**context.round
 
     @property
     def is_personal(self) -> bool:
@@ -155,7 +175,8 @@ class GradientTrainer(ABC):
 
 def _apart(parameters: Mapping[str, Array]) -> tuple[Parameters, Parameters]:
     """(the model, c by the names of the parameters that it is about)."""
-    model = {name: array for name, array in parameters.items() if not name.startswith(CONTROL)}
+    beside = (CONTROL, fairness.CURVATURE)
+    model = {name: array for name, array in parameters.items() if not name.startswith(beside)}
     control = {
         name.removeprefix(CONTROL): array for name, array in parameters.items() if name.startswith(CONTROL)
     }

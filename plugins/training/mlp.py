@@ -19,6 +19,7 @@ from pydantic import Field
 from federated.errors import DataError
 from federated.parameters import Parameters
 from federated.plugin import TrainContext, checked_settings
+from plugins.fairness import Q
 from plugins.training.batches import Batch, Epochs, Indices, Steps, batches, seen
 from plugins.training.gradient import GradientTrainer, Mu, Outcome, Prefixes, Start
 from plugins.training.optimisers import Name
@@ -63,14 +64,15 @@ class MLP(GradientTrainer):
         mu: Mu = 0.0,
         scaffold: bool = False,
         local: Prefixes = (),
+        q: Q = 0.0,
     ) -> None:
         """Round r trains at `lr` times `decay` to the power r; `clip` bounds the norm of a gradient.
 
         A round has `epochs` passes over the data, or `steps` batches when they are given. `momentum` is
         SGD's. With `carry` a round begins with the velocity or the moments that the one before ended with,
-        instead of from rest. For `mu`, `scaffold` and `local` see `plugins.training.gradient`.
+        instead of from rest. For `mu`, `scaffold`, `local` and `q` see `plugins.training.gradient`.
         """
-        super().__init__(carry=carry, mu=mu, scaffold=scaffold, local=local)
+        super().__init__(carry=carry, mu=mu, scaffold=scaffold, local=local, q=q)
         self.sizes = (inputs, *hidden, classes)
         self.epochs = epochs
         self.steps = steps
@@ -95,9 +97,8 @@ class MLP(GradientTrainer):
     def fit(self, start: Start, data: Any, context: TrainContext) -> Outcome:
         """The optimiser's steps over shuffled passes. Raises `TrainingStopped`, `DataError`."""
         x, y = self._checked(data)
-        lr = self.lr * self.decay**context.round
         rows = batches(len(x), self.batch, context, epochs=self.epochs, steps=self.steps)
-        new, memory, gradient = self._fit(start, x, y, rows, lr)
+        new, memory, gradient = self._fit(start, x, y, rows, self.rate(context))
         examples = seen(len(x), self.batch, context, self.steps)
         return Outcome(model=new, memory=memory, gradient=gradient, examples=examples)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from federated.parameters import Parameters
 from federated.plugin import checked_settings
+from plugins.fairness import Q
 from plugins.training.batches import Batch, Epochs, Steps
 from plugins.training.gradient import Mu, Prefixes
 from plugins.training.mlp import Clip, Decay, Momentum, Rate, Units
@@ -37,6 +38,7 @@ class Softmax(NumpyMLP):
         mu: Mu = 0.0,
         scaffold: bool = False,
         local: Prefixes = (),
+        q: Q = 0.0,
     ) -> None:
         """As `MLP`."""
         super().__init__(
@@ -55,6 +57,7 @@ class Softmax(NumpyMLP):
             mu=mu,
             scaffold=scaffold,
             local=local,
+            q=q,
         )
 
     def first(self, seed: int) -> Parameters:

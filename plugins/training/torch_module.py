@@ -27,6 +27,7 @@ from torch.nn import functional
 from federated.errors import DataError, PluginError
 from federated.parameters import Array, Parameters, non_finite
 from federated.plugin import TrainContext, checked_settings
+from plugins.fairness import Q
 from plugins.training.batches import Batch, Epochs, Indices, Steps, batches, seen
 from plugins.training.gradient import GradientTrainer, Mu, Outcome, Prefixes, Start
 from plugins.training.torch_arrays import fill, tensors_of, to_array
@@ -65,6 +66,7 @@ class TorchTrainer(GradientTrainer):
         mu: Mu = 0.0,
         scaffold: bool = False,
         local: Prefixes = (),
+        q: Q = 0.0,
     ) -> None:
         """Settings as those of `plugins.training.mlp`, and where and how exactly to compute.
 
@@ -72,7 +74,7 @@ class TorchTrainer(GradientTrainer):
         share a machine, and small layers gain nothing from more than one. With a `precision` other than
         float32 torch computes in it what it thinks safe; the parameters stay as they are.
         """
-        super().__init__(carry=carry, mu=mu, scaffold=scaffold, local=local)
+        super().__init__(carry=carry, mu=mu, scaffold=scaffold, local=local, q=q)
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
             raise PluginError("setting device: this machine has no cuda; `auto` takes the processor then")
@@ -128,7 +130,7 @@ class TorchTrainer(GradientTrainer):
         tensors = tensors_of(module)
         weights = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
         weights = {name: weight for name, weight in weights.items() if weight.requires_grad}
-        optimiser = self.optimiser(list(weights.values()), self.lr * self.decay**context.round)
+        optimiser = self.optimiser(list(weights.values()), self.rate(context))
         descent = Descent(optimiser, weights, start, clip=self.clip, scaled=self.precision == "fp16")
         torch.manual_seed(context.seed)  # for dropout
         for rows in batches(count, self.batch, context, epochs=self.epochs, steps=self.steps, least=LEAST):
