@@ -160,7 +160,8 @@ class StatefulTrainer(Trainer, Protocol):
 
 
 class TaskPlugin(Preprocessor, Trainer, Protocol):
-    """The data and the model of one task in one class: a preprocessor and a trainer of one name.
+    """The data and the model of one task in one class: a preprocessor and a trainer of one name,
+    and one object where both have the same settings.
 
     The shortest way to a task of one's own: `load`, `init`, `train`, and `evaluate` to see how well it does.
     """

@@ -93,11 +93,14 @@ class Registry:
         )
 
     def load_edge(self, manifest: TaskManifest) -> EdgePlugins:
-        """Those of a task that work with data. Raises `PluginError`."""
+        """Those of a task that work with data, in one object where one plugin does. Raises `PluginError`."""
         compressor = manifest.compressor
+        trainer = preprocessor = self.create("preprocessor", manifest.preprocessor)
+        if manifest.trainer != manifest.preprocessor or not _is_task(preprocessor):
+            trainer = self.create("trainer", manifest.trainer)
         return EdgePlugins(
-            preprocessor=self.create("preprocessor", manifest.preprocessor),
-            trainer=self.create("trainer", manifest.trainer),
+            preprocessor=preprocessor,
+            trainer=trainer,
             compressor=None if compressor is None else self.create("compressor", compressor),
         )
 
@@ -171,6 +174,11 @@ class Registry:
             if _is_of_kind(getattr(factory, "kind", None), kind):
                 found.append(name)
         return found
+
+
+def _is_task(plugin: object) -> bool:
+    """Whether it has both data and model."""
+    return getattr(plugin, "kind", None) == "task" and isinstance(plugin, Trainer)
 
 
 def _is_of_kind(found: object, kind: str) -> bool:

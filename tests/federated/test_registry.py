@@ -11,7 +11,16 @@ from pydantic import Field
 
 from federated.errors import PluginError
 from federated.manifest import PluginRef
-from federated.plugin import Trainer, checked_settings
+from federated.parameters import Parameters
+from federated.plugin import (
+    Dataset,
+    PeerContext,
+    TaskPlugin,
+    TrainContext,
+    Trainer,
+    TrainResult,
+    checked_settings,
+)
 from federated.registry import GROUP, Registry
 from tests.federated.samples import manifest
 
@@ -54,6 +63,20 @@ class Needy:
 
     def __init__(self) -> None:
         raise ModuleNotFoundError("No module named 'abacus'", name="abacus")
+
+
+class Whole(TaskPlugin):
+    def __init__(self, *, size: int = 1) -> None:
+        self.size = size
+
+    def load(self, context: PeerContext) -> Dataset:
+        return Dataset(train=None, holdout=None, examples=1)
+
+    def init(self, seed: int) -> Parameters:
+        return {}
+
+    def train(self, parameters: Parameters, data: Any, context: TrainContext) -> TrainResult:
+        return TrainResult(parameters=parameters, examples=1)
 
 
 def points(**values: str) -> list[EntryPoint]:
@@ -154,6 +177,18 @@ def test_a_task_gets_the_built_in_plugins() -> None:
     assert type(plugins.preprocessor).__name__ == "Digits"
     assert type(plugins.aggregator).__name__ == "WeightedMean"
     assert type(plugins.validator).__name__ == "UpdateCheck"
+
+
+def test_a_plugin_that_has_data_and_model_is_one_object() -> None:
+    registry = Registry(installed=points(whole=f"{HERE}:Whole"))
+    whole, other = PluginRef(name="whole"), PluginRef(name="whole", settings={"size": 2})
+    one = registry.load_edge(manifest(preprocessor=whole, trainer=whole))
+    assert isinstance(one.trainer, Whole)
+    assert one.preprocessor is one.trainer
+    two = registry.load_edge(manifest(preprocessor=whole, trainer=other))
+    assert isinstance(two.preprocessor, Whole)
+    assert isinstance(two.trainer, Whole)
+    assert (two.preprocessor.size, two.trainer.size) == (1, 2)
 
 
 def test_nothing_is_imported_before_a_task_names_it() -> None:
