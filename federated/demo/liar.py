@@ -11,7 +11,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -19,12 +19,15 @@ import trio
 from federated.equivocation import TwoFaced
 from p2p.data_dir import open_data_dir
 from p2p.errors import InvalidInput
+from p2p.gossipsub.router import Router
 from p2p.keys import KeyPair
 from p2p.options import parse_arguments
 from p2p.overlay import open_overlay
 from p2p.report import Reporter, report_listening
 from p2p.scope import open_scope_until_signal
-from p2p.services import load_task_service
+from p2p.services import Service, load_task_service
+
+Run = Callable[[argparse.Namespace, KeyPair, Reporter], Awaitable[None]]
 
 
 async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter) -> None:
@@ -32,22 +35,33 @@ async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter
     async with open_scope_until_signal():
         service = load_task_service(arguments.task, arguments.plugin, arguments.tell, arguments.plugin_memory)
         assert service is not None  # ours is installed with this program
-        async with (
-            open_overlay(
-                key,
-                arguments.data_dir,
-                listen=arguments.listen,
-                bootstrap=arguments.bootstrap,
-                validators=service.validators(),
-                make_router=TwoFaced,
-            ) as overlay,
-            service.open(overlay, arguments.data_dir, report),
-        ):
-            report_listening(overlay.host, report)
-            await trio.sleep_forever()
+        await serve(service, arguments, key, report, make_router=TwoFaced)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+async def serve(
+    service: Service,
+    arguments: argparse.Namespace,
+    key: KeyPair,
+    report: Reporter,
+    make_router: Callable[..., Router] = Router,
+) -> None:
+    """A peer with `service`, until it is cancelled."""
+    async with (
+        open_overlay(
+            key,
+            arguments.data_dir,
+            listen=arguments.listen,
+            bootstrap=arguments.bootstrap,
+            validators=service.validators(),
+            make_router=make_router,
+        ) as overlay,
+        service.open(overlay, arguments.data_dir, report),
+    ):
+        report_listening(overlay.host, report)
+        await trio.sleep_forever()
+
+
+def main(argv: Sequence[str] | None = None, run: Run = run_liar) -> int:
     """Runs one liar; the options are those of `python -m p2p.peer`, and --data-dir is required."""
     try:
         arguments = parse_arguments(argv)
@@ -55,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InvalidInput("--data-dir is required: a liar has a name to lose")
         logging.basicConfig(stream=sys.stderr, level=arguments.log_level.upper())
         with open_data_dir(Path(arguments.data_dir)) as key:
-            trio.run(run_liar, arguments, key, Reporter(sys.stdout, as_json=arguments.json))
+            trio.run(run, arguments, key, Reporter(sys.stdout, as_json=arguments.json))
     except InvalidInput as exc:
         print(f"federated.demo.liar: {exc}", file=sys.stderr)
         return 2

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import trio
-
+from federated.demo.liar import main, serve
 from federated.service import TaskService
-from p2p.data_dir import open_data_dir
 from p2p.keys import KeyPair
-from p2p.options import parse_arguments
-from p2p.overlay import open_overlay
 from p2p.peer_id import PeerId
-from p2p.report import Reporter, report_listening
+from p2p.report import Reporter
 from p2p.scope import open_scope_until_signal
 from sim.adversaries.league import League
 from tests.benchmarks.attacks.task import Case, attack_of
@@ -44,34 +38,11 @@ def read_orders(folder: Path) -> tuple[Case, League]:
 
 async def run_liar(arguments: argparse.Namespace, key: KeyPair, report: Reporter) -> None:
     """Runs until SIGINT or SIGTERM."""
-    case, league = read_orders(arguments.data_dir)
-    service = TaskService(arguments.task, registry=league.registry(attack_of(case)))
-    async with (
-        open_scope_until_signal(),
-        open_overlay(
-            key,
-            arguments.data_dir,
-            listen=arguments.listen,
-            bootstrap=arguments.bootstrap,
-            validators=service.validators(),
-        ) as overlay,
-        service.open(overlay, arguments.data_dir, report),
-    ):
-        report_listening(overlay.host, report)
-        await trio.sleep_forever()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one liar."""
-    arguments = parse_arguments(argv)
-    logging.basicConfig(stream=sys.stderr, level=arguments.log_level.upper())
-    try:
-        with open_data_dir(arguments.data_dir) as key:
-            trio.run(run_liar, arguments, key, Reporter(sys.stdout, as_json=arguments.json))
-    except BrokenPipeError:  # who started us is gone; there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    async with open_scope_until_signal():
+        case, league = read_orders(arguments.data_dir)
+        service = TaskService(arguments.task, registry=league.registry(attack_of(case)))
+        await serve(service, arguments, key, report)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run=run_liar))
