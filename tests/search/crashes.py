@@ -14,9 +14,10 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import trio
@@ -170,7 +171,21 @@ def run_virtually(deaths: Sequence[int], seed: int = 0) -> CrashLab:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The program; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.search.crashes", description=__doc__)
+    return search("tests.search.crashes", __doc__, run_virtually, lambda: processes().kill_at, words)
+
+
+def search(
+    module: str,
+    about: str | None,
+    run: Callable[..., CrashLab],
+    kill: Callable[[], Callable[..., Any]],
+    words: Sequence[str] | None,
+) -> int:
+    """A program that dies at every moment of what `run(deaths, seed=)` does; its exit status.
+
+    `kill` gives what does so with processes, for `tests.search.processes.run_all`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
     parser.add_argument(
         "--only", type=int, nargs="*", help="die at these moments of one life after the other"
     )
@@ -179,29 +194,30 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--real", action="store_true", help="processes and SIGKILL instead of virtual time")
     options = parser.parse_args(words)
     if options.real:
-        from tests.search import processes
-
-        return processes.run_all(options.only, options.step, processes.kill_at, "tests.search.crashes")
+        return processes().run_all(options.only, options.step, kill(), module)
     if options.only:
-        print(run_virtually(options.only).died)
+        print(run(options.only).died)
         return 0
     started = time.perf_counter()
-    count = len(run_virtually(()).moments)
+    moments = range(0, len(run(()).moments), options.step)
     failed = 0
-    for moment in range(0, count, options.step):
+    for moment in moments:
         deaths = [moment, moment % 23] if options.twice else [moment]
         try:
-            run_virtually(deaths, seed=moment)
+            run(deaths, seed=moment)
         except* (AssertionError, trio.TooSlowError) as group:
             failed += 1
             again = " ".join(map(str, deaths))
-            print(
-                f"moment {moment}: {group.exceptions}\n"
-                f"repeat with: python -m tests.search.crashes --only {again}"
-            )
-    seconds = time.perf_counter() - started
-    print(f"{count} moments, {failed} failed, {seconds:.1f} s")
+            print(f"moment {moment}: {group.exceptions}\nrepeat with: python -m {module} --only {again}")
+    print(f"{len(moments)} moments, {failed} failed, {time.perf_counter() - started:.1f} s")
     return 1 if failed else 0
+
+
+def processes() -> ModuleType:
+    """The module that kills processes, which knows this one."""
+    from tests.search import processes
+
+    return processes
 
 
 if __name__ == "__main__":

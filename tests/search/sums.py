@@ -11,9 +11,7 @@ what they certify and reveal.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -25,7 +23,7 @@ from federated.sums import driver
 from federated.sums.documents import Opening
 from p2p.peer_id import PeerId
 from tests.federated.lab import tiny_manifest
-from tests.search.crashes import Contradiction, CrashLab, crash_in
+from tests.search.crashes import Contradiction, CrashLab, crash_in, processes, search
 
 SUMS = SecureSums(range=8.0, holders=5)
 POLICY = RoundPolicy(train_deadline_s=20.0, phase_deadline_s=5.0)
@@ -73,37 +71,14 @@ def loss_without(index: int | None) -> float:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The program; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.search.sums", description=__doc__)
-    parser.add_argument("--only", type=int, nargs="*", help="die at these moments, one life after the other")
-    parser.add_argument("--twice", action="store_true", help="die again early in the second life")
-    parser.add_argument("--real", action="store_true", help="processes and SIGKILL instead of virtual time")
-    parser.add_argument("--step", type=int, default=1, help="each n-th moment only")
-    options = parser.parse_args(words)
-    if options.real:
-        from tests.search import processes
-
-        changes = {"rounds": STEP, "sums": SUMS.model_dump()}
-        kill = partial(processes.kill_at, peers=5, changes=changes)
-        return processes.run_all(options.only, options.step, kill, "tests.search.sums")
-    if options.only:
-        print(run_step(options.only).died)
-        return 0
-    started = time.perf_counter()
-    moments = list(range(0, len(run_step(()).moments), options.step))
-    failed = 0
-    for moment in moments:
-        deaths = [moment, moment % 23] if options.twice else [moment]
-        try:
-            run_step(deaths, seed=moment)
-        except* (AssertionError, trio.TooSlowError) as group:
-            failed += 1
-            again = " ".join(map(str, deaths))
-            print(
-                f"moment {moment}: {group.exceptions}\n"
-                f"repeat with: python -m tests.search.sums --only {again}"
-            )
-    print(f"{len(moments)} moments, {failed} failed, {time.perf_counter() - started:.1f} s")
-    return 1 if failed else 0
+    changes = {"rounds": STEP, "sums": SUMS.model_dump()}
+    return search(
+        "tests.search.sums",
+        __doc__,
+        run_step,
+        lambda: partial(processes().kill_at, peers=5, changes=changes),
+        words,
+    )
 
 
 if __name__ == "__main__":
