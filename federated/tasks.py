@@ -208,7 +208,12 @@ class Tasks:
         if overlay.host.peer_id not in task.manifest.peer_ids and not task.manifest.is_open:
             raise InvalidInput(f"{overlay.host.peer_id} is not among the members")
         ticket = None if running.invitation is None else parse_invitation(running.invitation)
-        registry = self._registry or Registry(self._plugins or None)
+        registry, bench = self._registry, open_bench
+        if registry is None:
+            registry, bench = (
+                Registry(self._plugins or None),
+                Isolation(memory=self._plugin_memory).open_bench,
+            )
         files: FolderFiles | None = None
         if self._data_dir is not None:
             await self._write(task)
@@ -225,9 +230,7 @@ class Tasks:
                 self._data_dir,
                 self._monitor.watch(trail, partial(self._note, running)),
                 ticket=ticket,
-                bench=Isolation(memory=self._plugin_memory).open_bench
-                if self._registry is None
-                else open_bench,
+                bench=bench,
                 kad=overlay.kad,
             ) as member,
             open_scope() as nursery,
