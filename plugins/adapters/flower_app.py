@@ -93,18 +93,8 @@ def from_client_app(
                 with seeded(0):
                     self._order = list(first())
             arrays = flower.ArrayRecord({name: flower.Array(parameters[name]) for name in self._order})
-            metadata = flower.Metadata(
-                run_id=1,
-                message_id="",
-                src_node_id=0,
-                dst_node_id=place.node_id,
-                reply_to_message_id="",
-                group_id="",
-                created_at=time.time(),
-                ttl=LIFETIME,
-                message_type=kind,
-            )
             content = flower.RecordDict({ARRAYS: arrays, CONFIG: flower.ConfigRecord(dict(settings))})
+            metadata = _metadata(kind, place.node_id)
             reply = app(flower.Message(metadata=metadata, content=content), place)
             if reply.has_error():
                 raise PluginError(f"the app answers {kind} with an error: {reply.error.reason}")
@@ -118,6 +108,21 @@ def _flower() -> Any:
         return importlib.import_module("flwr.app")
     except ImportError as exc:
         raise PluginError(f"a Flower app needs the package 'flwr': {exc}") from exc
+
+
+def _metadata(kind: str, node: int) -> Any:
+    """What a message of a server to a client says of itself."""
+    return _flower().Metadata(
+        run_id=1,
+        message_id="",
+        src_node_id=0,
+        dst_node_id=node,
+        reply_to_message_id="",
+        group_id="",
+        created_at=time.time(),
+        ttl=LIFETIME,
+        message_type=kind,
+    )
 
 
 def _array(value: Any) -> Any:
